@@ -1,0 +1,51 @@
+"""Packaging of tf_lottery. The tools' settings are in pyproject.toml."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "tf_lottery/__init__.py").read_text())[1]
+
+setuptools.setup(
+    name="tf_lottery",
+    version=VERSION,
+    description="Lottery tickets in Keras and TensorFlow: find, keep and test winning tickets",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.14",
+    packages=setuptools.find_packages(include=["tf_lottery", "tf_lottery.*"]),
+    install_requires=[
+        "tensorflow~=2.21.0",
+        "keras~=3.15.0",
+        "tf_keras~=2.21.0",
+        "tensorflow-model-optimization==0.8.1",
+        "tensorflow-datasets~=4.9.10",
+        "keras-tuner~=1.4.8",
+        "absl-py>=1.4,<3",
+        "ml_collections~=1.1",
+        "numpy>=1.26,<3",
+        "safetensors>=0.5,<1",
+        "scikit-learn>=1.5,<2",
+        "matplotlib>=3.9,<4",
+        "tqdm>=4.66,<5",
+        "filelock>=3.13,<5",
+        "tensorboard~=2.21.0",  # TensorFlow 2.21 no longer brings it
+        "importlib_resources>=6",  # tensorflow-datasets 4.9.10 imports it undeclared
+        "setuptools<81",  # TF-MOT needs distutils and TensorBoard pkg_resources
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]~=2.21.0"],
+        "test": ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "ruff==0.17.*"],
+    },
+    entry_points={"console_scripts": ["tf-lottery = tf_lottery.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

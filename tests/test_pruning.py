@@ -1,0 +1,150 @@
+"""Exact counts, ties, scopes and fractions of pruning."""
+
+import numpy as np
+import pytest
+
+from tf_lottery.tickets import masks
+from tf_lottery.tickets.pruning import layer_fractions, levels_to, prune
+
+LENET = {"fc1/kernel": (784, 300), "fc2/kernel": (300, 100), "output/kernel": (100, 10)}
+# Weights left of 235200 / 30000 / 1000 after each level, at 20, 20 and 10 % a level.
+LADDER = {
+    0: (235200, 30000, 1000),
+    1: (188160, 24000, 900),
+    2: (150528, 19200, 810),
+    3: (120422, 15360, 729),
+    4: (96338, 12288, 656),
+    5: (77070, 9830, 590),
+    6: (61656, 7864, 531),
+    7: (49325, 6291, 478),
+    8: (39460, 5033, 430),
+    9: (31568, 4026, 387),
+    11: (20203, 2577, 313),
+    12: (16162, 2062, 282),
+    13: (12930, 1650, 254),
+    15: (8275, 1056, 206),
+    16: (6620, 845, 185),
+    18: (4237, 541, 150),
+    20: (2712, 346, 121),
+    24: (1111, 142, 79),
+}
+
+
+def keep(values, fraction, mask=None, scope="layer"):
+    scores = {"a": np.asarray(values, float)}
+    mask = {"a": np.ones(len(values), bool) if mask is None else np.asarray(mask, bool)}
+    return prune(mask, scores, {"a": fraction}, scope)["a"].astype(int).tolist()
+
+
+def test_the_ladder_of_lenet_300_100():
+    fractions = layer_fractions(list(LENET), 0.2)
+    rng = np.random.default_rng(0)
+    scores = {path: rng.random(shape) for path, shape in LENET.items()}
+    mask = masks.ones(LENET)
+    for level in range(25):
+        counts = tuple(int(array.sum()) for array in mask.values())
+        if level in LADDER:
+            assert counts == LADDER[level]
+        smaller = prune(mask, scores, fractions)
+        assert all((smaller[path] <= mask[path]).all() for path in mask)
+        for path in mask:
+            gone = mask[path] & ~smaller[path]
+            assert scores[path][smaller[path]].min() >= scores[path][gone].max()
+        mask = smaller
+
+
+@pytest.mark.parametrize(
+    ("values", "fraction", "expected"),
+    [
+        ([1, 2, 3, 4], 0.25, [0, 1, 1, 1]),
+        ([3, 1, 2, 4], 0.5, [1, 0, 0, 1]),
+        ([1, 0.5, 0.3, 0.2, 1, 1.5, 1.8, 2, 1, 1], 0.5, [1, 0, 0, 0, 1, 1, 1, 1, 0, 0]),
+        ([1] * 8, 0.5, [1, 1, 1, 1, 0, 0, 0, 0]),
+        ([0] * 4, 0.5, [1, 1, 0, 0]),
+        ([1, 2, 3, 4], 0.0, [1, 1, 1, 1]),
+    ],
+)
+def test_which_weights_go_and_how_ties_are_broken(values, fraction, expected):
+    assert keep(values, fraction) == expected
+
+
+def test_pruned_weights_stay_pruned_and_do_not_count():
+    assert keep([9, 1, 2, 3, 4], 0.25, mask=[0, 1, 1, 1, 1]) == [0, 0, 1, 1, 1]
+    assert keep([-1, -5, 3], 0.5, mask=[1, 1, 0]) == [1, 0, 0]
+
+
+def test_global_scope_takes_the_lowest_of_all_layers():
+    mask = {"a": np.ones(4, bool), "b": np.ones(2, bool)}
+    scores = {"a": np.array([0.1, 0.9, 0.2, 0.5]), "b": np.array([0.7, 0.8])}
+    pruned = prune(mask, scores, {"a": 0.5, "b": 0.5}, "global")
+    assert pruned["a"].tolist() == [False, True, False, False]
+    assert pruned["b"].tolist() == [True, True]
+
+
+def test_a_layer_with_fraction_zero_is_left_out_of_the_global_pool():
+    mask = {"a": np.ones(4, bool), "b": np.ones(4, bool)}
+    scores = {"a": np.arange(4.0) + 10, "b": np.arange(4.0)}
+    pruned = prune(mask, scores, {"a": 0.5, "b": 0.0}, "global")
+    assert pruned["a"].tolist() == [False, False, True, True]
+    assert pruned["b"].all()
+
+
+def test_pruning_leaves_its_arguments_alone():
+    mask = {"a": np.ones(4, bool)}
+    prune(mask, {"a": np.arange(4.0)}, {"a": 0.5})
+    assert mask["a"].all()
+
+
+def test_the_last_kernel_goes_at_half_the_rate_unless_told_otherwise():
+    paths = list(LENET)
+    assert layer_fractions(paths, 0.2) == {"fc1/kernel": 0.2, "fc2/kernel": 0.2, "output/kernel": 0.1}
+    assert set(layer_fractions(paths, 0.2, {}).values()) == {0.2}
+    assert layer_fractions(paths, 0.2, {"fc2": 0.5})["fc2/kernel"] == 0.5
+
+
+def test_levels_to_a_density():
+    fractions = layer_fractions(list(LENET), 0.2)
+    assert levels_to(0.036, LENET, fractions) == 15
+    assert levels_to(0.9, LENET, fractions) == 1
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0, -1.0])
+def test_a_density_out_of_range_is_refused(target):
+    with pytest.raises(ValueError, match=r"target_density must be in \(0, 1\)"):
+        levels_to(target, LENET, layer_fractions(list(LENET), 0.2))
+
+
+def test_a_density_that_is_never_reached_is_refused():
+    with pytest.raises(ValueError, match="never reach"):
+        levels_to(0.5, LENET, dict.fromkeys(LENET, 0.0))
+
+
+@pytest.mark.parametrize("fraction", [1.0, -0.1])
+def test_a_fraction_out_of_range_is_refused(fraction):
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\)"):
+        layer_fractions(list(LENET), 0.2, {"fc1": fraction})
+
+
+def test_an_unknown_layer_is_refused_with_the_closest_one():
+    with pytest.raises(ValueError, match="Did you mean 'output/kernel'"):
+        layer_fractions(list(LENET), 0.2, {"outputs/kernel": 0.1})
+
+
+def test_an_unknown_scope_is_refused():
+    with pytest.raises(ValueError, match="Unknown scope 'globl'. Did you mean 'global'"):
+        keep([1, 2], 0.5, scope="globl")
+
+
+def test_scores_that_are_nan_are_refused():
+    with pytest.raises(ValueError, match="hold NaN"):
+        keep([1, np.nan], 0.5)
+
+
+def test_scores_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"must have shape \(2,\). Received \(3,\)"):
+        prune({"a": np.ones(2, bool)}, {"a": np.ones(3)}, {"a": 0.5})
+
+
+def test_a_mask_that_is_no_bool_is_refused():
+    with pytest.raises(TypeError, match="a mask holds bools"):
+        prune({"a": np.ones(2)}, {"a": np.ones(2)}, {"a": 0.5})

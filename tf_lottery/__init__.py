@@ -1,0 +1,36 @@
+"""Lottery tickets in Keras: find them, keep them, and hold them against controls.
+
+    ticket = tf_lottery.find_ticket(model, x, y, epochs=20, levels=10)
+
+Importing this module imports no TensorFlow; what is used from it does.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CONTROLS": "tf_lottery.tickets.controls",
+    "CRITERIA": "tf_lottery.tickets.scores",
+    "Ticket": "tf_lottery.tickets.ticket",
+    "apply_mask": "tf_lottery.keras_api.masked_model",
+    "density": "tf_lottery.tickets.masks",
+    "find_ticket": "tf_lottery.search.find_ticket",
+    "iterative_magnitude_pruning": "tf_lottery.search.imp",
+    "prune": "tf_lottery.tickets.pruning",
+    "strip": "tf_lottery.keras_api.tfmot_wrappers",
+    "wrap": "tf_lottery.keras_api.tfmot_wrappers",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tf_lottery' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

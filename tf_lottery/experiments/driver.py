@@ -1,0 +1,159 @@
+"""The driver: from a config to trained networks, a table, a figure and a verdict."""
+
+import contextlib
+import dataclasses
+import pathlib
+import types
+from typing import Any
+
+from tf_lottery import names
+from tf_lottery.analysis import tables, verdict
+from tf_lottery.experiments import config as config_module
+from tf_lottery.experiments import datasets, networks
+from tf_lottery.experiments.config import ExperimentConfig
+from tf_lottery.keras_api import flavour
+from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
+from tf_lottery.search.imp import Plan, find_tickets
+from tf_lottery.tickets import controls, pruning, scores, seeds
+from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.training import runs
+from tf_lottery.training.arms import Trained
+from tf_lottery.training.history import Result
+from tf_lottery.training.loop import Loop
+from tf_lottery.training.tensorboard import TensorBoard
+from tf_lottery.training.terminal import Terminal
+from tf_lottery.training.trainer import Trainer
+
+
+def run(config: ExperimentConfig, workdir: str) -> list[Result]:
+    """Trains every network of the experiment that the workdir does not hold yet.
+
+    Args:
+        config: the experiment; checked here.
+        workdir: the run directory. A run that was stopped goes on; one that is
+            finished is only reported.
+
+    Returns:
+        One `Result` per trained network, as in results.csv.
+
+    Raises:
+        ValueError: the config, the data or the workdir cannot be used, or the loss
+            became NaN.
+        OSError: the workdir cannot be written.
+    """
+    config_module.validate(config)
+    data = datasets.load(
+        config.data.name,
+        data_dir=config.data.data_dir or None,
+        input_scaling=config.data.input_scaling,
+        validation_size=config.data.validation_size,
+        seed=config.seed,
+    )
+    model = _model(config, data)
+    directory = runs.RunDirectory(workdir, dataclasses.asdict(config), extendable=config_module.EXTENDABLE)
+    with directory.open(), contextlib.closing(_terminal(config)) as terminal:
+        loop = _loop(config, model, data)
+        for replicate in range(1, config.replicates + 1):
+            terminal.replicate = replicate if config.replicates > 1 else None
+            with contextlib.closing(TensorBoard(directory.path / "tensorboard", replicate)) as tensorboard:
+                _search(config, model, loop, directory.replicate(replicate), (terminal, tensorboard))
+        directory.write_results()
+    return runs.load_results(workdir)
+
+
+def report(workdir: str) -> str:
+    """Writes the figure of a run and returns its table and verdict."""
+    from tf_lottery.analysis import plots
+
+    results = runs.load_results(workdir)
+    figure = pathlib.Path(workdir) / "figures" / "search.png"
+    plots.save(plots.plot_search(results), figure)
+    return f"{tables.table(results)}\n\n{verdict.judge(results).sentence}"
+
+
+def _search(
+    config: ExperimentConfig,
+    model: MaskedModel,
+    loop: Loop,
+    store: runs.ReplicateStore,
+    listeners: tuple[Any, ...],
+) -> None:
+    plan = _plan(config, model, store.replicate)
+    train = Trainer(
+        model,
+        loop,
+        steps=config.train.steps,
+        control_steps=config.train.control_steps or None,
+        eval_every=config.train.eval_every_steps,
+        order_key=plan.key,
+        snapshot_step=config.prune.rewind_step,
+        store=store,
+        listeners=listeners,
+    )
+
+    def redraw(seed: int) -> dict[str, Any]:
+        return model.draw_initial(lambda path: seeds.seed(seed, path))
+
+    fresh = {**model.fresh_state, **redraw(seeds.seed(*plan.key, "init"))}
+    for trained in find_tickets(plan, train, store.initial(fresh), redraw):
+        if trained.start.is_ticket:
+            _ticket(plan, trained).save(store.folder(trained.start) / "ticket.safetensors")
+
+
+def _plan(config: ExperimentConfig, model: MaskedModel, replicate: int) -> Plan:
+    paths = list(model.shapes)
+    output = {paths[-1]: config.prune.output_fraction}
+    return Plan(
+        levels=config.prune.levels,
+        fractions=pruning.layer_fractions(paths, config.prune.fraction, output),
+        scope=config.prune.scope,
+        criterion=scores.resolve(config.prune.criterion),
+        rewind_step=config.prune.rewind_step,
+        controls=controls.resolve(config.controls),
+        control_levels=config.control_levels or None,
+        key=(config.seed, replicate),
+    )
+
+
+def _ticket(plan: Plan, trained: Trained) -> Ticket:
+    start = trained.start
+    return Ticket(start.mask, network_weights(start.state), start.level, start.step, plan.method)
+
+
+def _model(config: ExperimentConfig, data: datasets.Data) -> MaskedModel:
+    keras = flavour.keras_module(config.flavour)
+    model = networks.build(
+        config.network.name, keras, data.train[0].shape[1:], data.classes, config.network.initializer
+    )
+    model.compile(
+        optimizer=_optimizer(keras, config.train.optimizer, config.train.learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return MaskedModel(model)
+
+
+def _optimizer(keras: types.ModuleType, name: str, learning_rate: float) -> Any:
+    classes = {
+        key.lower(): cls
+        for key, cls in vars(keras.optimizers).items()
+        if isinstance(cls, type) and issubclass(cls, keras.optimizers.Optimizer) and key != "Optimizer"
+    }
+    return names.find(name, classes, "optimizer")(learning_rate=learning_rate)
+
+
+def _loop(config: ExperimentConfig, model: MaskedModel, data: datasets.Data) -> Loop:
+    return Loop(
+        model.trained,
+        data.train,
+        {"validation": data.validation, "test": data.test},
+        batch_size=config.train.batch_size,
+        chunk=min(config.train.eval_every_steps, 100),
+    )
+
+
+def _terminal(config: ExperimentConfig) -> Terminal:
+    levels = config.control_levels or range(1, config.prune.levels + 1)
+    ticket_steps = (config.prune.levels + 1) * config.train.steps
+    control_steps = len(config.controls) * len(levels) * (config.train.control_steps or config.train.steps)
+    return Terminal(config.replicates * (ticket_steps + control_steps), config.controls)

@@ -1,0 +1,77 @@
+"""Which of the two Kerases a model belongs to.
+
+The flavour is a property of the model, found by `isinstance`, and never of the
+process: Keras 3 and tf_keras models may live side by side.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+import types
+from collections.abc import Iterator
+
+FLAVOURS = ("tf_keras", "keras")
+
+
+def flavour_of(model: object) -> str:
+    """Returns `"keras"` or `"tf_keras"`, whichever `model` is made of.
+
+    A model can only exist where its own Keras was imported, so nothing is
+    imported here.
+
+    Raises:
+        TypeError: `model` is a model of neither, or runs on another backend
+            than TensorFlow.
+
+    Example:
+        >>> import keras
+        >>> flavour_of(keras.Sequential())
+        'keras'
+    """
+    for name in FLAVOURS:
+        module = sys.modules.get(name)
+        if module is not None and isinstance(model, module.Model):
+            if name == "keras" and module.backend.backend() != "tensorflow":
+                raise TypeError(
+                    "tf_lottery trains Keras 3 models on the TensorFlow backend. Received a model "
+                    f"on the {module.backend.backend()!r} backend: set KERAS_BACKEND=tensorflow "
+                    "before importing keras."
+                )
+            return name
+    raise TypeError(
+        "Expected a keras.Model (Keras 3) or a tf_keras.Model (Keras 2). "
+        f"Received: {type(model).__module__}.{type(model).__qualname__}."
+    )
+
+
+def keras_module(flavour: str) -> types.ModuleType:
+    """Returns the module `keras` or `tf_keras`; imports it where need be."""
+    if flavour not in FLAVOURS:
+        raise ValueError(f"Unknown flavour {flavour!r}. Expected one of: {', '.join(FLAVOURS)}.")
+    module = importlib.import_module(flavour)
+    if flavour == "keras" and module.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"Keras 3 runs on the {module.backend.backend()!r} backend here. Set KERAS_BACKEND=tensorflow."
+        )
+    return module
+
+
+@contextlib.contextmanager
+def keras_environment_kept() -> Iterator[None]:
+    """Keeps `TF_USE_LEGACY_KERAS` and the meaning of `tf.keras` over an import.
+
+    TF-MOT sets the variable and then touches `tf.keras`, which TensorFlow binds
+    at its first use: it has to be bound before, as the user's program would.
+    """
+    import tensorflow as tf
+
+    before = os.environ.get("TF_USE_LEGACY_KERAS")
+    getattr(tf.keras, "layers", None)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("TF_USE_LEGACY_KERAS", None)
+        else:
+            os.environ["TF_USE_LEGACY_KERAS"] = before

@@ -1,0 +1,109 @@
+"""How a mask is held while a model trains, the same for both Kerases.
+
+The mask rides on its kernel as the variable's constraint, which every Keras
+optimizer applies after each update. That alone keeps pruned weights at zero,
+but clipping by norm, and optimizers that mix entries, would still see their
+gradients. So the optimizer masks the gradients too, before anything else: the
+surviving weights then evolve as those of a network with `w * m` in its forward
+pass.
+"""
+
+import functools
+from typing import Any
+
+import tensorflow as tf
+
+
+class MaskConstraint:
+    """Zeroes pruned weights, after the user's own constraint where there is one.
+
+    Args:
+        mask: variable of the kernel's shape, nonzero where a weight is kept.
+        inner: the constraint that the variable had before, or None.
+    """
+
+    def __init__(self, mask: tf.Variable, inner: Any = None):
+        self.mask = mask
+        self.inner = inner
+
+    def __call__(self, weights: Any) -> tf.Tensor:
+        if self.inner is not None:
+            weights = self.inner(weights)
+        weights = tf.convert_to_tensor(weights)
+        return self.masked(weights)
+
+    def masked(self, values: tf.Tensor) -> tf.Tensor:
+        kept = tf.cast(self.mask, tf.bool)
+        return tf.where(kept, values, tf.zeros_like(values))
+
+
+def constraint_of(variable: Any) -> MaskConstraint | None:
+    """Returns the mask constraint that rides on a Keras or TensorFlow variable."""
+    constraint = getattr(variable, "constraint", None)
+    return constraint if isinstance(constraint, MaskConstraint) else None
+
+
+def attach(variable: Any, mask: tf.Variable) -> MaskConstraint:
+    """Puts `mask` on `variable`, round the constraint that it has."""
+    constraint = MaskConstraint(mask, variable.constraint)
+    if isinstance(variable, tf.Variable):
+        variable._constraint = constraint  # tf.Variable has no public setter
+    else:
+        variable.constraint = constraint
+    return constraint
+
+
+def masked_gradients(gradients: Any, variables: Any) -> list[Any]:
+    """Zeroes the gradients of pruned weights; passes the others through."""
+    return [_masked_gradient(g, constraint_of(v)) for g, v in zip(gradients, variables)]
+
+
+def _masked_gradient(gradient: Any, constraint: MaskConstraint | None) -> Any:
+    if gradient is None or constraint is None:
+        return gradient
+    return constraint.masked(tf.convert_to_tensor(gradient))
+
+
+def mask_optimizer(optimizer: Any) -> bool:
+    """Makes this one optimizer mask gradients before it clips or applies them.
+
+    The object stays what it was, `isinstance` and all its settings included;
+    only its class becomes a subclass of its own class. Returns whether anything
+    changed.
+    """
+    if isinstance(optimizer, _MasksGradients):
+        return False
+    optimizer.__class__ = _masking_subclass(type(optimizer))
+    return True
+
+
+class _MasksGradients:
+    """Marks the optimizers that `mask_optimizer` has been at."""
+
+
+@functools.cache
+def _masking_subclass(cls: type) -> type:
+    if hasattr(cls, "apply"):  # Keras 3, where apply_gradients calls apply
+
+        def apply(self: Any, grads: Any, trainable_variables: Any = None) -> None:
+            if trainable_variables is not None:
+                trainable_variables = list(trainable_variables)
+            grads = masked_gradients(grads, trainable_variables or self._trainable_variables)
+            cls.apply(self, grads, trainable_variables)
+
+        method = apply
+    else:
+
+        def apply_gradients(self: Any, grads_and_vars: Any, *args: Any, **kwargs: Any) -> Any:
+            pairs = list(grads_and_vars)
+            grads = masked_gradients([g for g, _ in pairs], [v for _, v in pairs])
+            pairs = list(zip(grads, [v for _, v in pairs]))
+            return cls.apply_gradients(self, pairs, *args, **kwargs)
+
+        method = apply_gradients
+    namespace = {
+        method.__name__: method,
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+    }
+    return type(cls.__name__, (_MasksGradients, cls), namespace)

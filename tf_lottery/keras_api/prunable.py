@@ -1,0 +1,144 @@
+"""The variables of a model by path, and which of them can be pruned.
+
+A path is made of layer names and the variable's own name, `"encoder/dense/kernel"`.
+The model's name is left out, and so are TF-MOT's wrappers: a network has the same
+paths in both Kerases, wrapped or not.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+_NOT_KERNELS = ("bias", "embeddings")
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """One variable and the layer that owns it."""
+
+    variable: Any
+    layer: Any
+    name: str
+
+
+def slots(model: Any) -> dict[str, Slot]:
+    """Returns every variable of a built model by path, in the order of its layers.
+
+    Trainable or not: kernels, biases, normalization statistics, the states of
+    seed generators. What TF-MOT's wrappers add is not the network's and left out.
+    """
+    found: dict[str, Slot] = {}
+    for path, slot in _walk(model, "", set(), set()):
+        unique, n = path, 1
+        while unique in found:
+            unique, n = f"{path}_{n}", n + 1
+        found[unique] = slot
+    return found
+
+
+def prunable_slots(model: Any) -> dict[str, Slot]:
+    """Returns the kernels: trainable, rank 2 or more, no bias, no embedding, no normalization.
+
+    Raises:
+        ValueError: the model is not built, or has nothing to prune.
+    """
+    if not model.built:
+        raise ValueError(
+            f"The model {model.name!r} has no weights yet. Build it first: give it an Input layer, "
+            "or call it on a batch."
+        )
+    kernels = {path: slot for path, slot in slots(model).items() if _is_kernel(slot)}
+    if not kernels:
+        raise ValueError(
+            f"The model {model.name!r} has nothing to prune: no trainable kernel of rank 2 or more."
+        )
+    return kernels
+
+
+def is_pruning_wrapper(layer: Any) -> bool:
+    """Whether a layer is TF-MOT's `PruneLowMagnitude` or ours; imports nothing."""
+    return any(cls.__name__ == "PruneLowMagnitude" for cls in type(layer).__mro__)
+
+
+def sublayers(layer: Any) -> list[Any]:
+    """Returns the layers directly inside `layer`."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def draw_initial(model: Any, seed_of: Mapping[str, int] | Any) -> dict[str, np.ndarray]:
+    """Draws new initial values from the layers' own initializers.
+
+    Args:
+        model: a built model of either flavour.
+        seed_of: function from a variable's path to the integer seed of its draw.
+
+    Returns:
+        Path -> array, for every trainable variable whose layer names an
+        initializer. The others have nothing random about them, or are refused.
+
+    Raises:
+        ValueError: a trainable kernel's layer has no `<name>_initializer`.
+    """
+    draws = {}
+    for path, slot in slots(model).items():
+        if not slot.variable.trainable:
+            continue
+        initializer = _initializer_of(slot)
+        if initializer is not None:
+            seeded = _with_seed(initializer, seed_of(path))
+            draws[path] = np.asarray(seeded(tuple(slot.variable.shape), dtype="float32"))
+        elif _is_kernel(slot):
+            raise ValueError(
+                f"Cannot draw {path!r} anew: its layer {type(slot.layer).__name__} has no attribute "
+                f"{slot.name}_initializer. Set one to the initializer that add_weight was given."
+            )
+    return draws
+
+
+def _walk(layer: Any, prefix: str, layers: set[int], variables: set[int]) -> Iterator[tuple[str, Slot]]:
+    if id(layer) in layers:
+        return
+    layers.add(id(layer))
+    children = sublayers(layer)
+    inner = {id(v) for child in children for v in _variables(child)}
+    for variable in _variables(layer):
+        if id(variable) in inner or id(variable) in variables or is_pruning_wrapper(layer):
+            continue
+        variables.add(id(variable))
+        name = variable.name.split("/")[-1].split(":")[0]
+        yield prefix + name, Slot(variable, layer, name)
+    for child in children:
+        below = prefix if is_pruning_wrapper(child) else f"{prefix}{child.name}/"
+        yield from _walk(child, below, layers, variables)
+
+
+def _variables(layer: Any) -> list[Any]:
+    # Keras 3 keeps the states of seed generators in `variables` only.
+    return layer.variables
+
+
+def _is_kernel(slot: Slot) -> bool:
+    return (
+        slot.variable.trainable
+        and slot.layer.trainable
+        and len(slot.variable.shape) >= 2
+        and not any(word in slot.name for word in _NOT_KERNELS)
+        and not type(slot.layer).__name__.endswith("Normalization")
+    )
+
+
+def _initializer_of(slot: Slot) -> Any:
+    for name in (slot.name, slot.name.removesuffix("_kernel")):
+        initializer = getattr(slot.layer, f"{name}_initializer", None)
+        if initializer is not None:
+            return initializer
+    return None
+
+
+def _with_seed(initializer: Any, seed: int) -> Any:
+    if "seed" not in inspect.signature(type(initializer).__init__).parameters:
+        return initializer
+    return type(initializer).from_config({**initializer.get_config(), "seed": seed})

@@ -1,0 +1,144 @@
+"""TF-MOT's pruning wrapper with a snapshot, a rewind and masks that stay as set.
+
+Importing this module imports TF-MOT. The environment and the meaning of
+`tf.keras` are left as they were.
+"""
+
+import inspect
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_lottery.keras_api import flavour, prunable
+
+with flavour.keras_environment_kept():
+    import tensorflow_model_optimization as tfmot
+    from tensorflow_model_optimization.python.core.sparsity.keras import (
+        prune_registry,
+        pruning_wrapper,
+    )
+
+import tf_keras
+
+_sparsity = tfmot.sparsity.keras
+
+
+class NeverPrune(_sparsity.PruningSchedule):
+    """A schedule that never fires: masks change when they are set, and only then."""
+
+    def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.constant(False), tf.constant(0.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"class_name": type(self).__name__, "config": {}}
+
+
+class RewindablePruning(pruning_wrapper.PruneLowMagnitude):
+    """TF-MOT's pruning wrapper round a layer, for lottery tickets (1803.03635).
+
+    It takes a snapshot of the wrapped layer's weights when it is built, rewinds
+    the layer to it, and holds the masks that it is given. Training needs none of
+    TF-MOT's callbacks; its `strip_pruning` works on it.
+
+    Args:
+        layer: a tf_keras layer that TF-MOT can prune.
+        **kwargs: passed on to the Keras wrapper layer.
+
+    Example:
+        >>> import tf_keras
+        >>> layer = RewindablePruning(tf_keras.layers.Dense(2))
+        >>> layer.build((None, 3))
+        >>> layer.layer.set_weights([w + 1 for w in layer.layer.get_weights()])
+        >>> layer.rewind()
+        >>> float(layer.layer.bias[0])
+        0.0
+    """
+
+    def __init__(self, layer: tf_keras.layers.Layer, **kwargs: Any):
+        kwargs.pop("pruning_schedule", None)
+        super().__init__(layer, pruning_schedule=NeverPrune(), **kwargs)
+        self._snapshot: list[np.ndarray] = []
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        self.snapshot()
+
+    def snapshot(self) -> None:
+        """Copies the wrapped layer's weights, biases and statistics too."""
+        self._snapshot = self.layer.get_weights()
+
+    def rewind(self) -> None:
+        """Puts the snapshot back, with pruned weights at zero."""
+        self.layer.set_weights(self._snapshot)
+        for weight, mask, _ in self.pruning_vars:
+            weight.assign(tf.where(tf.cast(mask, tf.bool), weight, tf.zeros_like(weight)))
+
+    def call(self, inputs: Any, training: Any = None, **kwargs: Any) -> Any:
+        # The constraint on the kernel holds the mask. TF-MOT's forward pass would also count
+        # steps, and refuse to train without its callback.
+        if "training" in inspect.signature(self.layer.call).parameters:
+            kwargs["training"] = training
+        return self.layer.call(inputs, **kwargs)
+
+
+def wrap(model: tf_keras.Model) -> tf_keras.Model:
+    """Returns `model` with every prunable layer in a `RewindablePruning` wrapper.
+
+    The layers, and so the weights, are shared with `model`; the result is not
+    compiled. Layers that TF-MOT does not know stay as they are (their masks are
+    held all the same).
+
+    Raises:
+        TypeError: `model` is no tf_keras model.
+        ValueError: `model` is subclassed: TF-MOT clones Sequential and functional
+            models only.
+    """
+    if flavour.flavour_of(model) == "keras":
+        raise TypeError(
+            f"{model.name!r} is a Keras 3 model, and TF-MOT wraps tf_keras models. It needs no wrappers: "
+            "find_ticket, apply_mask and Ticket.apply take it as it is."
+        )
+    if not (isinstance(model, tf_keras.Sequential) or model._is_graph_network):
+        raise ValueError(
+            f"TF-MOT wraps Sequential and functional models; {model.name!r} is a subclassed "
+            f"{type(model).__name__}. Build it as one of these, or with Keras 3 (import keras), "
+            "where any model can be pruned."
+        )
+    kernels = {id(slot.variable) for slot in prunable.prunable_slots(model).values()}
+
+    def wrapped(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
+        if isinstance(layer, tf_keras.Model):
+            return tf_keras.models.clone_model(layer, clone_function=wrapped)
+        if isinstance(layer, RewindablePruning) or not _can_wrap(layer):
+            return layer
+        if isinstance(layer, pruning_wrapper.PruneLowMagnitude):
+            layer = layer.layer
+        if kernels.isdisjoint(id(w) for w in layer.trainable_weights):
+            return layer
+        return RewindablePruning(layer)
+
+    return wrapped(model)
+
+
+def strip(model: tf_keras.Model) -> tf_keras.Model:
+    """Returns `model` without wrappers, its weights shared (TF-MOT's `strip_pruning`)."""
+    return _sparsity.strip_pruning(model)
+
+
+def mask_variable_of(model: tf_keras.Model) -> dict[int, tf.Variable]:
+    """Returns the wrappers' own mask variables by the identity of the kernel."""
+    masks = {}
+    for layer in model._flatten_layers():
+        if isinstance(layer, pruning_wrapper.PruneLowMagnitude):
+            masks.update({id(weight): mask for weight, mask, _ in layer.pruning_vars})
+    return masks
+
+
+def _can_wrap(layer: tf_keras.layers.Layer) -> bool:
+    return (
+        isinstance(layer, pruning_wrapper.PruneLowMagnitude)
+        or isinstance(layer, _sparsity.PrunableLayer)
+        or hasattr(layer, "get_prunable_weights")
+        or prune_registry.PruneRegistry.supports(layer)
+    )

@@ -1,0 +1,37 @@
+"""Finding a thing by its name, with an error that helps."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def find(name: str, table: Mapping[str, T], kind: str) -> T:
+    """Returns `table[name]`.
+
+    Args:
+        name: what the user asked for.
+        table: name -> thing.
+        kind: the word for such a thing in the error, such as `"criterion"`.
+
+    Raises:
+        ValueError: there is no such name; says which is closest and which there are.
+
+    Example:
+        >>> find("magnitud", {"magnitude": 1, "random": 2}, "criterion")
+        Traceback (most recent call last):
+            ...
+        ValueError: Unknown criterion 'magnitud'. Did you mean 'magnitude'? There are: magnitude, random.
+    """
+    if name not in table:
+        raise ValueError(unknown(name, table, kind))
+    return table[name]
+
+
+def unknown(name: str, known: Iterable[str], kind: str) -> str:
+    """Returns the message for an unknown name: what is closest, and what there is."""
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"Unknown {kind} {name!r}.{hint} There are: {', '.join(known)}."

@@ -1,0 +1,147 @@
+"""Iterative pruning with rewinding, and its controls (1803.03635, 1912.05671)."""
+
+import dataclasses
+from collections.abc import Callable, Container, Iterator, Mapping
+from typing import Any
+
+from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
+from tf_lottery.tickets import masks, pruning, scores, seeds
+from tf_lottery.tickets.controls import Control, Found
+from tf_lottery.tickets.scores import Criterion, Evidence
+from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.training.arms import TICKET, Arrays, Start, Trained
+from tf_lottery.training.history import History
+
+Train = Callable[[Start], Trained]
+Redraw = Callable[[int], Arrays]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is done between two trainings.
+
+    Attributes:
+        levels: how often the network is pruned; `levels + 1` tickets are trained.
+        fractions: path -> share of the layer's remaining weights to prune per level.
+        scope: `"layer"` or `"global"`.
+        criterion: scores the weights after training; the lowest are pruned.
+        rewind_step: the step whose state the survivors are reset to.
+        controls: name -> control, trained beside the ticket.
+        control_levels: the levels at which they are; None for all but level 0,
+            where nothing is pruned yet.
+        key: what everything drawn at random depends on, such as seed and replicate.
+    """
+
+    levels: int
+    fractions: Mapping[str, float]
+    scope: str = "layer"
+    criterion: Criterion = scores.magnitude
+    rewind_step: int = 0
+    controls: Mapping[str, Control] = dataclasses.field(default_factory=dict)
+    control_levels: Container[int] | None = None
+    key: tuple[int | str, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        if self.levels < 0:
+            raise ValueError(f"levels must be 0 or more. Received {self.levels}.")
+
+    @property
+    def method(self) -> str:
+        """How a ticket of this plan is found, in a few words."""
+        return f"iterative pruning by {self.criterion.__name__}, scope {self.scope}"
+
+
+def find_tickets(plan: Plan, train: Train, initial: Arrays, redraw: Redraw) -> Iterator[Trained]:
+    """Trains, prunes, rewinds, and again; hands out every network once it is trained.
+
+    Args:
+        plan: levels, criterion, controls and so on.
+        train: trains one arm. The `snapshot` it returns for level 0 is the state
+            at the rewind step.
+        initial: path -> array, every variable at initialization.
+        redraw: takes a seed; returns path -> fresh initial weights.
+    """
+    mask = masks.ones({path: initial[path].shape for path in plan.fractions})
+    rewound, step = initial, 0
+    for level in range(plan.levels + 1):
+        ticket = train(Start(level, TICKET, mask, rewound, step))
+        yield ticket
+        yield from _train_controls(plan, train, level, mask, initial, redraw)
+        if level == 0:
+            rewound, step = ticket.snapshot, plan.rewind_step
+        if level < plan.levels:
+            mask = pruning.prune(
+                mask, _scores(plan, level, mask, rewound, ticket), plan.fractions, plan.scope
+            )
+
+
+def _scores(plan: Plan, level: int, mask: Arrays, rewound: Arrays, ticket: Trained) -> Arrays:
+    rng = seeds.generator(*plan.key, "criterion", level)
+    return plan.criterion(Evidence(mask, rewound, ticket.final, rng))
+
+
+def _train_controls(
+    plan: Plan, train: Train, level: int, mask: Arrays, initial: Arrays, redraw: Redraw
+) -> Iterator[Trained]:
+    levels = range(1, plan.levels + 1) if plan.control_levels is None else plan.control_levels
+    for name, control in plan.controls.items() if level in levels else ():
+        key = (*plan.key, name, level)
+        found = Found(mask, initial, lambda key=key: redraw(seeds.seed(*key)), seeds.generator(*key))
+        yield train(Start(level, name, *control(found)))
+
+
+def iterative_magnitude_pruning(
+    model: Any,
+    train: Callable[[Any], Any],
+    *,
+    levels: int = 10,
+    prune_fraction: float = 0.2,
+    layer_fractions: Mapping[str, float] | None = None,
+    scope: str = "layer",
+    criterion: str | Criterion = "magnitude",
+    seed: int = 0,
+) -> Iterator[Ticket]:
+    """Finds tickets with your own training loop (1803.03635): one ticket per level.
+
+    A ticket is handed out once its training is done and before the next level
+    starts; the model is then that ticket, masked and rewound. Level 0 is the dense
+    network. Stop taking tickets, and training stops.
+
+    Args:
+        model: a compiled, built Keras model of either flavour.
+        train: called as `train(model)` with the model masked and rewound; trains it
+            in place, with any loop that uses the model's own optimizer.
+        levels: how often the network is pruned.
+        prune_fraction: share of the remaining weights that a level removes, in (0, 1).
+        layer_fractions: path or layer name -> its own share. None halves the share
+            of the last kernel; `{}` makes all alike.
+        scope: `"layer"` or `"global"`.
+        criterion: a name in `tf_lottery.CRITERIA`, or a function.
+        seed: what criteria that draw at random depend on.
+
+    Yields:
+        `Ticket` of level 0, 1, ... `levels`.
+
+    Example:
+        >>> tickets = iterative_magnitude_pruning(model, lambda m: m.fit(x, y, verbose=0), levels=2)
+        >>> [f"{ticket.density:.2f}" for ticket in tickets]
+        ['1.00', '0.81', '0.65']
+    """
+    masked = MaskedModel(model)
+    fractions = pruning.layer_fractions(list(masked.shapes), prune_fraction, layer_fractions)
+    plan = Plan(levels, fractions, scope, scores.resolve(criterion), key=(seed,))
+
+    def run(start: Start) -> Trained:
+        masked.restore(start.masked_state)
+        masked.set_mask(start.mask)
+        train(model)
+        return Trained(start, masked.state(), History(), snapshot=start.state)
+
+    for trained in find_tickets(plan, run, masked.state(), redraw=dict):
+        masked.restore(trained.start.masked_state)
+        yield Ticket(
+            trained.start.mask,
+            network_weights(trained.start.state),
+            trained.start.level,
+            method=plan.method,
+        )

@@ -1,0 +1,53 @@
+"""Masks: path -> bool array of the kernel's shape, True where a weight is kept."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+Arrays = Mapping[str, np.ndarray]
+Mask = dict[str, np.ndarray]
+
+
+def ones(shapes: Mapping[str, tuple[int, ...]]) -> Mask:
+    """Returns the mask that keeps every weight."""
+    return {path: np.ones(shape, bool) for path, shape in shapes.items()}
+
+
+def kept(mask: Arrays) -> int:
+    """Returns the number of weights that the mask keeps."""
+    return sum(int(np.count_nonzero(array)) for array in mask.values())
+
+
+def density(mask: Arrays) -> float:
+    """Returns kept / prunable, in [0, 1] (the paper's P_m, 1803.03635).
+
+    Example:
+        >>> density({"fc/kernel": np.array([[True, False], [False, False]])})
+        0.25
+    """
+    return kept(mask) / sum(array.size for array in mask.values())
+
+
+def apply(mask: Arrays, weights: Arrays) -> dict[str, np.ndarray]:
+    """Returns copies of `weights` with what the mask prunes at 0; the others are as they were."""
+    return {
+        path: np.where(mask[path], array, array.dtype.type(0)) if path in mask else np.array(array)
+        for path, array in weights.items()
+    }
+
+
+def check(mask: Arrays) -> None:
+    """Refuses what is not a mask.
+
+    Raises:
+        TypeError: an array is not of bools.
+        ValueError: there is no array.
+    """
+    if not mask:
+        raise ValueError("A mask needs at least one array. Received an empty mapping.")
+    for path, array in mask.items():
+        if np.asarray(array).dtype != bool:
+            raise TypeError(
+                f"The mask of {path!r} holds {np.asarray(array).dtype}, and a mask holds bools: "
+                "write weights != 0, or array.astype(bool)."
+            )

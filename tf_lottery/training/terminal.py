@@ -1,0 +1,56 @@
+"""Progress in the terminal: one live line, and one line for every network that is done."""
+
+import sys
+from collections.abc import Sequence
+
+import tqdm
+
+from tf_lottery.tickets import masks
+from tf_lottery.training.arms import Start, Trained
+from tf_lottery.training.history import History
+from tf_lottery.training.trainer import Listener
+
+
+class Terminal(Listener):
+    """Shows how far a run is. The live line is left out where the output is no terminal.
+
+    Args:
+        replicate: shown where there are several; None hides it.
+        steps: training steps of the whole run, as far as they are known.
+    """
+
+    def __init__(self, steps: int, arms: Sequence[str] = ()):
+        self._bar = tqdm.tqdm(total=steps, unit="step", disable=None, leave=False, file=sys.stdout)
+        self._width = max(len(arm) for arm in (*arms, "ticket"))
+        self._step = 0
+        self.replicate: int | None = None
+
+    def started(self, start: Start, history: History) -> None:
+        self._step = start.step
+        self._bar.set_description(f"{self._name(start)} {masks.density(start.mask):7.2%}")
+        self.stepped(start, history.steps[-1] if history.steps else start.step)
+
+    def stepped(self, start: Start, step: int) -> None:
+        self._bar.update(step - self._step)
+        self._step = step
+
+    def finished(self, trained: Trained) -> None:
+        start, history = trained.start, trained.history
+        if self._step != history.steps[-1]:
+            self._bar.update(history.steps[-1] - start.step)
+        self._step = history.steps[-1]
+        accuracy = history.at_early_stop(f"test/{history.accuracy}")
+        tested = "" if accuracy != accuracy else f"  test accuracy {accuracy:.2%}"
+        self._bar.write(
+            f"{self._name(start)} {masks.density(start.mask):7.2%}  "
+            f"early stop at step {history.early_stop_step:>6}{tested}",
+            file=sys.stdout,
+        )
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        self._bar.close()
+
+    def _name(self, start: Start) -> str:
+        replicate = "" if self.replicate is None else f"replicate {self.replicate}  "
+        return f"{replicate}level {start.level:>2}  {start.arm:<{self._width}}"

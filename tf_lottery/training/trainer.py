@@ -1,0 +1,179 @@
+"""Training one arm from its start to its last step, on the evaluation grid."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
+from tf_lottery.training.arms import Arrays, Start, Trained
+from tf_lottery.training.data import DataOrder
+from tf_lottery.training.history import History
+from tf_lottery.training.loop import Logs, Loop
+
+
+class NonFiniteLossError(ValueError):
+    """The loss of a network became NaN or infinite."""
+
+
+class Listener:
+    """Hears what happens in training. Override what is of interest."""
+
+    def started(self, start: Start, history: History) -> None:
+        """An arm starts, or goes on where `history` ends."""
+
+    def stepped(self, start: Start, step: int) -> None:
+        """A chunk of steps is done."""
+
+    def evaluated(self, start: Start, history: History) -> None:
+        """The last entry of `history` is new."""
+
+    def finished(self, trained: Trained) -> None:
+        """An arm is done, now or in an earlier run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """An arm in the middle of its training; what a checkpoint holds."""
+
+    state: Arrays
+    history: History
+    snapshot: Arrays | None = None
+
+
+class Store(Protocol):
+    """Where trained networks are kept, so that a search can go on where it stopped."""
+
+    def load(self, start: Start) -> Trained | None:
+        """Returns the network if its training was finished before."""
+
+    def load_progress(self, start: Start) -> Progress | None:
+        """Returns the last checkpoint of an unfinished training."""
+
+    def wants_progress(self) -> bool:
+        """Whether it is time for another checkpoint."""
+
+    def save_progress(self, start: Start, progress: Progress) -> None:
+        """Keeps a checkpoint."""
+
+    def save(self, trained: Trained) -> None:
+        """Keeps a trained network."""
+
+
+class Trainer:
+    """Trains arms of one replicate with one compiled loop.
+
+    Args:
+        model: the network.
+        loop: its compiled loop, with evaluation data `"validation"` and maybe `"test"`.
+        steps: the step at which training ends.
+        control_steps: the same for controls; None for as many.
+        eval_every: steps between evaluations; the last step is evaluated too.
+        order_key: what the data order depends on beside the level: seed, replicate.
+        snapshot_step: the step of level 0 at which every variable is copied.
+        store: where trained networks are kept; None keeps nothing.
+        listeners: are told what happens.
+    """
+
+    def __init__(
+        self,
+        model: MaskedModel,
+        loop: Loop,
+        *,
+        steps: int,
+        control_steps: int | None = None,
+        eval_every: int,
+        order_key: Sequence[int | str],
+        snapshot_step: int = 0,
+        store: Store | None = None,
+        listeners: Sequence[Listener] = (),
+    ):
+        self._model = model
+        self._loop = loop
+        self._steps = {True: steps, False: control_steps or steps}
+        self._eval_every = eval_every
+        self._order_key = tuple(order_key)
+        self._snapshot_step = snapshot_step
+        self._store = store
+        self._listeners = listeners
+
+    def __call__(self, start: Start) -> Trained:
+        """Trains `start` to the last step, or returns it from the store.
+
+        Raises:
+            NonFiniteLossError: the loss became NaN or infinite.
+        """
+        trained = self._store.load(start) if self._store else None
+        if trained is None:
+            trained = self._train(start)
+            if self._store:
+                self._store.save(trained)
+        for listener in self._listeners:
+            listener.finished(trained)
+        return trained
+
+    def _train(self, start: Start) -> Trained:
+        progress = self._store.load_progress(start) if self._store else None
+        progress = progress or Progress(start.masked_state, History())
+        history, snapshot = progress.history, progress.snapshot
+        self._model.restore(progress.state)
+        self._model.set_mask(start.mask)
+        for listener in self._listeners:
+            listener.started(start, history)
+        wanted = self._snapshot_step if start.is_ticket and start.level == 0 else None
+        if not history.steps:
+            self._evaluate(start, history, start.step, {})
+        step = history.steps[-1]
+        if step == wanted:
+            snapshot = self._model.state()
+        order = DataOrder(self._loop.examples, self._loop.batch_size, *self._order_key, start.level)
+        last = self._steps[start.is_ticket]
+        logs: Logs = {}
+        while step < last:
+            until = self._next_stop(step, last, wanted)
+            logs = self._advance(start, history, order, step, until)
+            step = until
+            if step == wanted:
+                snapshot = self._model.state()
+            if step % self._eval_every == 0 or step == last:
+                self._evaluate(start, history, step, logs)
+                if self._store and self._store.wants_progress():
+                    self._store.save_progress(start, Progress(self._model.state(), history, snapshot))
+        return Trained(start, network_weights(self._model.state()), history, snapshot)
+
+    def _advance(self, start: Start, history: History, order: DataOrder, step: int, until: int) -> Logs:
+        """Trains from `step` to `until` in chunks; returns the metrics since the last evaluation."""
+        if step == history.steps[-1]:
+            self._loop.reset_metrics()
+        while step < until:
+            count = min(self._loop.chunk, until - step)
+            logs = self._loop.train(order.batches(step, count))
+            step += count
+            if not math.isfinite(logs["loss"]):
+                raise NonFiniteLossError(_non_finite(start, history, step, logs["loss"]))
+            for listener in self._listeners:
+                listener.stepped(start, step)
+        return logs
+
+    def _evaluate(self, start: Start, history: History, step: int, train_logs: Logs) -> None:
+        values = {f"train/{name}": value for name, value in train_logs.items()}
+        for data in self._loop.evaluation_names:
+            values.update({f"{data}/{name}": value for name, value in self._loop.evaluate(data).items()})
+        history.add(step, values)
+        if not math.isfinite(values["validation/loss"]):
+            raise NonFiniteLossError(_non_finite(start, history, step, values["validation/loss"]))
+        for listener in self._listeners:
+            listener.evaluated(start, history)
+
+    def _next_stop(self, step: int, last: int, wanted: int | None) -> int:
+        stop = min(step + self._eval_every - step % self._eval_every, last)
+        return wanted if wanted is not None and step < wanted < stop else stop
+
+
+def _non_finite(start: Start, history: History, step: int, loss: float) -> str:
+    good = [s for s, v in zip(history.steps, history.curves["validation/loss"]) if math.isfinite(v)]
+    last = f"the last good evaluation was at step {good[-1]}" if good else "no evaluation was good"
+    return (
+        f"The loss is {loss} at step {step} of level {start.level}, arm {start.arm!r}; {last}. "
+        "Lower the learning rate, clip gradients, or look for NaN in the data."
+    )
