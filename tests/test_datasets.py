@@ -190,9 +190,17 @@ def tfds(monkeypatch):
 
 
 def prepare(
-    tfds, data_dir, name="mnist", splits=("train", "test"), label=None, image=None, keys=("image", "label")
+    tfds,
+    data_dir,
+    name="mnist",
+    sizes=None,
+    label=None,
+    first_label=0,
+    image=None,
+    keys=("image", "label"),
 ):
     """Prepares a data set of 30 and 12 images under the name and version of one of tensorflow_datasets."""
+    sizes = sizes or {"train": 30, "test": 12}
     features = {
         "image": image or tfds.features.Image(shape=(28, 28, 1)),
         "label": label or tfds.features.ClassLabel(num_classes=10),
@@ -207,11 +215,11 @@ def prepare(
             return tfds.core.DatasetInfo(builder=self, features=features_dict, supervised_keys=keys)
 
         def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(split) for split in splits}
+            return {split: self._generate_examples(size) for split, size in sizes.items()}
 
-        def _generate_examples(self, split):
-            for i in range(30 if split == "train" else 12):
-                yield i, {"image": np.full((28, 28, 1), 8 * i, np.uint8), "label": i % 3}
+        def _generate_examples(self, size):
+            for i in range(size):
+                yield i, {"image": np.full((28, 28, 1), 8 * i, np.uint8), "label": i % 3 + first_label}
 
     Stored.name = name
     Stored(data_dir=data_dir).download_and_prepare()
@@ -239,12 +247,16 @@ def test_data_dir_in_the_home_folder(tfds, tmp_path, monkeypatch):
 
 
 def test_validation_split_stands_in_for_a_missing_test_split(tfds, tmp_path):
-    prepare(tfds, tmp_path, splits=("train", "validation"))
-    assert len(datasets.load("mnist", data_dir=str(tmp_path), validation_size=10).test[0]) == 12
+    for name, sizes, expected in (
+        ("without_test", {"train": 20, "validation": 7}, 7),
+        ("with_test", {"train": 20, "validation": 7, "test": 9}, 9),
+    ):
+        prepare(tfds, tmp_path, name, sizes)
+        assert len(datasets.load(name, data_dir=str(tmp_path), validation_size=10).test[0]) == expected
 
 
 def test_missing_split(tfds, tmp_path):
-    prepare(tfds, tmp_path, splits=("train", "extra"))
+    prepare(tfds, tmp_path, sizes={"train": 5, "extra": 5})
     message = "needs a split 'train' and one 'test' or 'validation', but has train, extra; use another"
     with pytest.raises(ValueError, match=message):
         datasets.load("mnist", data_dir=str(tmp_path))
@@ -253,6 +265,12 @@ def test_missing_split(tfds, tmp_path):
 def test_labels_that_are_plain_integers(tfds, tmp_path):
     prepare(tfds, tmp_path, "my_own", label=tfds.features.Scalar(np.int64))
     assert datasets.load("my_own", data_dir=str(tmp_path), validation_size=10).classes == 3
+
+
+def test_negative_labels(tfds, tmp_path):
+    prepare(tfds, tmp_path, "my_own", label=tfds.features.Scalar(np.int64), first_label=-1)
+    with pytest.raises(ValueError, match="from 0 to 1, but in its training .* range from -1 to 1; use"):
+        datasets.load("my_own", data_dir=str(tmp_path), validation_size=10)
 
 
 @pytest.mark.parametrize("unfit", ["keys", "label", "image", "size"])

@@ -16,7 +16,6 @@ SETTINGS = {
     "adamw": ("AdamW", {"learning_rate": 0.01, "weight_decay": 0.1}),
     "adam ema": ("Adam", {"learning_rate": 0.01, "use_ema": True, "ema_overwrite_frequency": 7}),
     "rmsprop": ("RMSprop", {"learning_rate": 0.01, "momentum": 0.9}),
-    "adafactor": ("Adafactor", {"learning_rate": 0.01}),
 }
 
 

@@ -197,13 +197,13 @@ def _load_tfds(name: str, data_dir: str | None) -> _Raw:
 
 
 def _open_builder(name: str, data_dir: str | None) -> Any:
-    """Returns the builder, which knows about the data set but need not have its data. Asks no network."""
+    """Returns the builder, which knows about the data set but need not have its data."""
     import tensorflow_datasets as tfds
 
-    # No namespace, as in "huggingface:mnist": tfds would ask the network for it.
-    base = re.fullmatch(r"(\w+)(/[\w.\-]+)?(:\d+\.\d+\.\d+)?", name)
+    # A namespace, as in "huggingface:mnist", is refused: tfds would ask the network for it.
+    plain = re.fullmatch(r"(\w+)(/[\w.\-]+)?(:\d+\.\d+\.\d+)?", name)
     try:
-        if base is None:
+        if plain is None:
             raise tfds.core.DatasetNotFoundError(name)
         return tfds.builder(name, data_dir=data_dir and os.path.expanduser(data_dir), try_gcs=False)
     except tfds.core.DatasetNotFoundError as error:

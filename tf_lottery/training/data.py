@@ -57,9 +57,7 @@ def as_pair(x: Any, y: Any, what: str) -> Pair:
     if x.dtype == object or y.dtype == object or x.ndim == 0 or y.ndim == 0:
         raise TypeError(f"The {what} data must be arrays of numbers, the first axis being the examples.")
     if len(x) == 0 or len(x) != len(y):
-        raise ValueError(
-            f"The {what} data must have as many labels as inputs. Received {len(x)} and {len(y)}."
-        )
+        raise ValueError(f"The {what} data need as many labels as inputs. Received {len(y)} and {len(x)}.")
     return x, y
 
 
