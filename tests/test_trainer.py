@@ -163,3 +163,25 @@ def test_a_loss_that_explodes_in_training_is_named(keras, make_model, data):
     trainer = Trainer(masked, loop, steps=20, eval_every=10, order_key=(0, 1))
     with pytest.raises(NonFiniteLossError, match="last good evaluation was at step 0. Lower the learning"):
         trainer(Start(0, "ticket", masks.ones(masked.shapes), masked.fresh_state))
+
+
+def test_test_data_may_be_looked_at_only_where_early_stopping_may_be(make_model, data):
+    x, y = data
+    results = []
+    for curves in (True, False):
+        masked = MaskedModel(make_model())
+        loop = Loop(
+            masked.trained,
+            (x[:60], y[:60]),
+            {"validation": (x[60:150], y[60:150]), "test": (x[150:], y[150:])},
+            batch_size=16,
+            chunk=4,
+            jit=False,
+        )
+        train = Trainer(masked, loop, steps=200, eval_every=4, order_key=(0, 1), test_curves=curves)
+        trained = train(Start(0, "ticket", masks.ones(masked.shapes), masked.fresh_state))
+        results.append(trained.result(1))
+        test_losses = np.array(trained.history.curves["test/loss"])
+    assert results[0] == results[1]
+    assert 0 < results[0].early_stop_step < 200
+    assert 0 < np.isnan(test_losses).sum() < len(test_losses)

@@ -1,61 +1,185 @@
-"""The command `tf-lottery`."""
+"""The command `tf-lottery`.
 
+What it imports here is quick: wrong flags are answered at once, and Ctrl-C is heard from
+the start. TensorFlow comes last.
+"""
+
+import contextlib
+import dataclasses
+import errno
 import os
+import re
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tf_lottery.experiments.config import ExperimentConfig
 
 _HELP = """\
 tf-lottery finds lottery tickets: small subnetworks that train as well as the whole (1803.03635).
 
-  tf-lottery run [flags]    train, prune, rewind, again; the default is the handwritten digits
+  tf-lottery run [--config=FILE] [--config.ENTRY=VALUE ...] [--workdir=DIR]
 
-Flags of `run`:
+trains a network, prunes its smallest weights, resets the others, and again; and beside each
+ticket its controls. Without flags the data are handwritten digits. Stop it at any time: the
+same command goes on from what is done.
+
 """
+_STOPPED = "\ntf-lottery: stopped. What is done is kept, and the same command goes on from there.\n"
+
+# What TensorFlow's C++ prints on every machine, or on every one without a GPU.
+_NOISE = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog|I0000 |"
+    rb"[EW]0000 .*(Unable to register cu|computation placer already registered|"
+    rb"failed call to cuInit: .*(\(303\)|CUDA_ERROR_NO_DEVICE))"
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] in ("-h", "--help", "help"):
-        from tf_lottery.experiments import flags
+    with _stopping_at_once():
+        try:
+            return _run_command(words)
+        except BrokenPipeError:
+            # Nobody reads what is printed. Python would stumble over it once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except (ValueError, TypeError, OSError) as error:
+            print(f"tf-lottery: {_message(error)}", file=sys.stderr)
+            return 1
 
+
+def _run_command(words: list[str]) -> int:
+    from tf_lottery import names
+    from tf_lottery.experiments import flags
+
+    asks_help = not words or any(word in ("-h", "--help") for word in words) or words[0] == "help"
+    if asks_help:
         print(_HELP + flags.help_text())
         return 0
     if words[0] != "run":
-        from tf_lottery import names
-
-        return _fail(names.unknown(words[0], ["run", "help"], "command"))
-    return _run(words[1:])
-
-
-def _run(words: list[str]) -> int:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from tf_lottery.experiments import flags
-
-    if any(word in ("-h", "--help") for word in words):
-        print(_HELP + flags.help_text())
-        return 0
-    workdir = None
-    try:
-        config, workdir = flags.parse(words)
-        from tf_lottery.experiments import driver
-
-        driver.run(config, workdir)
-        print(driver.report(workdir))
-    except KeyboardInterrupt:
-        return _interrupted(workdir)
-    except (ValueError, TypeError, OSError) as error:
-        return _fail(str(error))
-    print(f"\nResults, figure and tickets are in {workdir}. To look at it in TensorBoard:\n")
-    print(f"  tensorboard --logdir {os.path.join(workdir, 'tensorboard')}")
+        raise ValueError(names.unknown(words[0], ["run", "help"], "command"))
+    config, workdir = flags.parse(words[1:])
+    _run(config, workdir)
     return 0
 
 
-def _fail(message: str) -> int:
-    print(f"tf-lottery: {message}", file=sys.stderr)
-    return 1
+def _run(config: "ExperimentConfig", workdir: str) -> None:
+    from tf_lottery.experiments import config as config_module
+    from tf_lottery.training import runs
+
+    entries = dataclasses.asdict(config)
+    runs.RunDirectory(workdir, entries, extendable=config_module.EXTENDABLE).check()
+    print(_announcement(config, workdir, len(runs.load_results(workdir))), flush=True)
+    with _without_noise():
+        import tensorflow as tf
+
+        from tf_lottery.experiments import driver
+
+        tf.config.list_logical_devices()
+    try:
+        driver.run(config, workdir)
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise ValueError(
+            "Out of memory: lower config.train.batch_size, or take a smaller network."
+        ) from error
+    print(f"\n{driver.report(workdir)}\n")
+    print(f"Results, figure and tickets are in {workdir}. To look at it in TensorBoard:\n")
+    print(f"  tensorboard --logdir {os.path.join(workdir, 'tensorboard')}", flush=True)
 
 
-def _interrupted(workdir: str | None) -> int:
-    kept = f" What is done is kept in {workdir}; the same command goes on from there." if workdir else ""
-    print(f"\ntf-lottery: interrupted.{kept}", file=sys.stderr)
-    return 130
+def _announcement(config: "ExperimentConfig", workdir: str, done: int) -> str:
+    from tf_lottery.experiments import config as config_module
+
+    tickets, controls = config_module.count_networks(config)
+    parts = [f"tickets {tickets} x {config.train.steps} steps"]
+    if controls:
+        parts.append(f"controls {controls} x {config.train.control_steps or config.train.steps} steps")
+    where = f"Goes on in {workdir}; networks done already: {done}." if done else f"Results go to {workdir}."
+    return (
+        f"{config.network.name} on {config.data.name}, {tickets + controls} networks: {', '.join(parts)}.\n"
+        f"{where}"
+    )
+
+
+def _message(error: Exception) -> str:
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    file = "" if error.filename is None else f"{error.filename!r}: "
+    space = (
+        ". Make room, and the same command goes on from what is done." if error.errno == errno.ENOSPC else ""
+    )
+    return f"{file}{error.strerror}{space}"
+
+
+@contextlib.contextmanager
+def _stopping_at_once() -> Iterator[None]:
+    """Ends the process at SIGINT or SIGTERM.
+
+    A KeyboardInterrupt would wait until TensorFlow returns to Python, which may take minutes,
+    and could be caught on its way. A run directory bears an end at any moment.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def watch() -> None:
+        with open(reader, "rb", buffering=0) as received:
+            while number := received.read(1):
+                if number[0] in (signal.SIGINT, signal.SIGTERM):
+                    os.write(2, _STOPPED.encode())
+                    os._exit(128 + number[0])
+
+    # A shell has commands in the background ignore Ctrl-C.
+    heard = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN]
+    before = {s: signal.signal(s, lambda *_: None) for s in heard}
+    wakeup_before = signal.set_wakeup_fd(writer)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup_before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(writer)
+
+
+@contextlib.contextmanager
+def _without_noise() -> Iterator[None]:
+    """Drops what TensorFlow prints on every machine while it is imported and looks for devices.
+
+    A child process reads standard error meanwhile and passes on everything else, at once:
+    also the last words of a TensorFlow that brings this process down.
+    """
+    if "tensorflow" in sys.modules:
+        yield
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    stderr = os.dup(2)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _pass_on(reader, writer, stderr)
+    os.close(reader)
+    os.dup2(writer, 2)
+    os.close(writer)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.waitpid(child, 0)
+
+
+def _pass_on(reader: int, writer: int, stderr: int) -> None:
+    try:
+        os.close(writer)
+        with open(reader, "rb") as lines:
+            for line in lines:
+                if not _NOISE.match(line):
+                    os.write(stderr, line)
+    finally:
+        os._exit(0)

@@ -13,25 +13,34 @@ import safetensors
 import safetensors.numpy
 
 Path = str | os.PathLike[str]
-TEMPORARY = ".*.tmp"  # what the temporary names match
+TEMPORARY = ".*.tf_lottery.tmp"  # what the temporary names match
 _DESCRIPTION = "tf_lottery"
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file that takes the place of `path` when the block ends without an error."""
+    """Opens a file that takes the place of `path` when the block ends without an error.
+
+    Raises:
+        OSError: it cannot be written; `filename` is `path`.
+    """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tf_lottery.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is not None:  # which alone would not tell the file, or tell the temporary one
+            error.filename, error.filename2 = os.fspath(path), None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -40,7 +49,25 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    """Writes a JSON file.
+
+    Raises:
+        ValueError: `value` holds NaN or infinity, which JSON has no words for.
+    """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_bytes())
+    except ValueError as error:
+        raise _unreadable(path, error) from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], description: Any) -> None:
@@ -69,9 +96,12 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], Any]:
     try:
         with safetensors.safe_open(os.fspath(path), framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-            return tensors, json.loads((file.metadata() or {})[_DESCRIPTION])
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"Cannot read {os.fspath(path)!r}: {error}.") from error
+            metadata = file.metadata() or {}
+        if _DESCRIPTION not in metadata:
+            raise ValueError("it was not written by tf_lottery")
+        return tensors, json.loads(metadata[_DESCRIPTION])
+    except (safetensors.SafetensorError, ValueError, TypeError) as error:
+        raise _unreadable(path, error) from error
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -83,8 +113,22 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    """Reads a NumPy npz file. Nothing is unpickled.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or no npz file.
+    """
+    data = io.BytesIO(pathlib.Path(path).read_bytes())
+    try:
+        with np.load(data, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # zipfile and NumPy raise many kinds
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"Cannot read {os.fspath(path)!r}: {str(error).rstrip('.')}.")
 
 
 def _sync_folder(folder: pathlib.Path) -> None:

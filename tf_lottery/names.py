@@ -1,8 +1,8 @@
 """Finding a thing by its name, with an error that helps."""
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -24,9 +24,21 @@ def find(name: str, table: Mapping[str, T], kind: str) -> T:
             ...
         ValueError: Unknown criterion 'magnitud'. Did you mean 'magnitude'? There are: magnitude, random.
     """
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise ValueError(unknown(name, table, kind))
     return table[name]
+
+
+def name_of(function: Callable[..., Any], kind: str) -> str:
+    """Returns the name that a user's function goes by in files and tables.
+
+    Raises:
+        TypeError: it has none, as a `functools.partial` has none.
+    """
+    name = getattr(function, "__name__", None)
+    if name is None:
+        raise TypeError(f"A {kind} goes by its name, and {function!r} has no __name__: write a def for it.")
+    return name
 
 
 def unknown(name: str, known: Iterable[str], kind: str) -> str:

@@ -1,21 +1,34 @@
 """The config of an experiment: typed, checked, and by default the handwritten digits."""
 
 import dataclasses
+import math
+import typing
 from typing import Any
 
 from tf_lottery import names
+from tf_lottery.experiments.datasets import SCALINGS
+from tf_lottery.experiments.networks import NETWORKS
 from tf_lottery.keras_api.flavour import FLAVOURS
 from tf_lottery.tickets.controls import CONTROLS
 from tf_lottery.tickets.pruning import SCOPES
 from tf_lottery.tickets.scores import CRITERIA
 
 
+def _entry(default: Any, text: str) -> Any:
+    """An entry of the config, with its text for `tf-lottery run --help`."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
 class _Section:
     """A part of the config: knows its entries, and can be frozen."""
 
+    def __new__(cls, *_: Any, **entries: Any) -> "_Section":
+        for name in entries:
+            cls._check_known(name)
+        return super().__new__(cls)
+
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in self.__dataclass_fields__:
-            raise AttributeError(names.unknown(name, self.__dataclass_fields__, "config entry"))
+        self._check_known(name)
         if self.__dict__.get("_frozen"):
             raise AttributeError(f"The config is frozen once a run has begun; cannot set {name!r}.")
         object.__setattr__(self, name, value)
@@ -27,47 +40,57 @@ class _Section:
             if isinstance(value, _Section):
                 value.freeze()
 
+    @classmethod
+    def _check_known(cls, name: str) -> None:
+        if name not in cls.__dataclass_fields__:
+            raise AttributeError(names.unknown(name, cls.__dataclass_fields__, "config entry"))
+
 
 @dataclasses.dataclass
 class DataConfig(_Section):
-    """Which data. `validation_size` examples are held out of the training part at random."""
+    """Which data, and how they are prepared."""
 
-    name: str = "digits"  # "digits", "idx:DIR" or a data set of tensorflow_datasets
-    data_dir: str = ""  # where tensorflow_datasets keeps its data; "" for its own default
-    input_scaling: str = "unit"  # "unit", "standardize", "l2" or "none"
-    validation_size: int = 300
+    name: str = _entry(
+        "digits", "digits, idx:DIR (MNIST's file format), or a data set of tensorflow_datasets"
+    )
+    data_dir: str = _entry("", "where tensorflow_datasets keeps its data; empty for its own default")
+    input_scaling: str = _entry("unit", f"one of {', '.join(SCALINGS)}")
+    validation_size: int = _entry(300, "training examples held out at random; early stopping goes by them")
 
 
 @dataclasses.dataclass
 class NetworkConfig(_Section):
-    """Which network, and how its kernels are initialized (by Keras's name)."""
+    """Which network, and how its kernels are initialized."""
 
-    name: str = "lenet_300_100"  # "lenet_300_100" or "mlp:W1,W2,..."
-    initializer: str = "glorot_normal"
+    name: str = _entry(
+        "lenet_300_100", f"one of {', '.join(NETWORKS)}; widths after a colon, as in mlp:64,32"
+    )
+    initializer: str = _entry("glorot_normal", "of the kernels, by Keras's name")
 
 
 @dataclasses.dataclass
 class TrainConfig(_Section):
     """How each network is trained."""
 
-    optimizer: str = "adam"  # by Keras's name
-    learning_rate: float = 1.2e-3
-    batch_size: int = 60
-    steps: int = 1500
-    control_steps: int = 0  # the same for controls, which are slower; 0 for as many as the tickets'
-    eval_every_steps: int = 20
+    optimizer: str = _entry("adam", "by Keras's name")
+    learning_rate: float = _entry(1.2e-3, "of the optimizer")
+    batch_size: int = _entry(60, "examples in one step")
+    steps: int = _entry(1500, "optimizer updates of each network")
+    control_steps: int = _entry(0, "the same of controls, which learn more slowly; 0 for as many")
+    eval_every_steps: int = _entry(20, "steps between two evaluations")
+    test_curves: bool = _entry(True, "test data at every evaluation, or only at new lows of validation loss")
 
 
 @dataclasses.dataclass
 class PruneConfig(_Section):
     """How tickets are found."""
 
-    levels: int = 15
-    fraction: float = 0.2  # of a layer's remaining weights, per level
-    output_fraction: float = 0.1  # the same of the last layer
-    scope: str = "layer"  # "layer" or "global"
-    criterion: str = "magnitude"
-    rewind_step: int = 0
+    levels: int = _entry(15, "how often the network is pruned")
+    fraction: float = _entry(0.2, "share of a layer's remaining weights that a level prunes")
+    output_fraction: float = _entry(0.1, "the same of the last layer")
+    scope: str = _entry("layer", f"one of {', '.join(SCOPES)}: prune each layer by itself, or all together")
+    criterion: str = _entry("magnitude", f"one of {', '.join(CRITERIA)}")
+    rewind_step: int = _entry(0, "the step that the weights left are reset to; 0 is initialization")
 
 
 @dataclasses.dataclass
@@ -78,54 +101,74 @@ class ExperimentConfig(_Section):
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     prune: PruneConfig = dataclasses.field(default_factory=PruneConfig)
-    controls: tuple[str, ...] = ("reinit",)
-    control_levels: tuple[int, ...] = ()  # the levels with controls; () for all but level 0
-    replicates: int = 1
-    seed: int = 0
-    flavour: str = "tf_keras"  # "tf_keras" (TF-MOT's wrappers) or "keras" (Keras 3)
+    controls: tuple[str, ...] = _entry(("reinit",), f"any of {', '.join(CONTROLS)}; empty for none")
+    control_levels: tuple[int, ...] = _entry((), "the levels with controls; empty for all but level 0")
+    replicates: int = _entry(1, "how often all is repeated, with other seeds")
+    seed: int = _entry(0, "everything random depends on it")
+    flavour: str = _entry("tf_keras", "tf_keras (Keras 2 in TF-MOT's pruning wrappers) or keras (Keras 3)")
 
 
 # Entries that only add networks to a finished run.
 EXTENDABLE = ("prune.levels", "controls", "control_levels", "replicates")
 
 
-def get_config() -> ExperimentConfig:
-    """Returns the default experiment, as a config file does."""
-    return ExperimentConfig()
-
-
 def validate(config: ExperimentConfig) -> None:
-    """Checks every entry that can be checked without the data.
+    """Checks every entry that can be checked without TensorFlow and the data.
 
     Raises:
         TypeError: an entry is of another type than its default.
         ValueError: an entry is out of range, or names nothing known.
     """
-    entries = {name: get(config, name) for name in keys()}
-    for name, value in entries.items():
-        _check_type(name, value, get(ExperimentConfig(), name))
+    entries = {name: get(config, name) for name in fields()}
+    for name, field in fields().items():
+        _check_type(name, entries[name], field.type)
     for name, low in _AT_LEAST.items():
         if entries[name] < low:
             raise ValueError(f"config.{name} must be {low} or more. Received {entries[name]}.")
     for name in _FRACTIONS:
         if not 0 <= entries[name] < 1:
             raise ValueError(f"config.{name} must be in [0, 1). Received {entries[name]}.")
-    if not config.train.learning_rate > 0:
+    rate, steps = config.train.learning_rate, config.train.steps
+    if not 0 < rate < math.inf:
+        raise ValueError(f"config.train.learning_rate must be above 0 and finite. Received {rate}.")
+    if config.prune.rewind_step >= steps:
         raise ValueError(
-            f"config.train.learning_rate must be above 0. Received {config.train.learning_rate}."
-        )
-    if config.prune.rewind_step >= config.train.steps:
-        raise ValueError(
-            f"config.prune.rewind_step must be below config.train.steps, {config.train.steps}. "
+            f"config.prune.rewind_step must be below config.train.steps, {steps}. "
             f"Received {config.prune.rewind_step}."
         )
+    for name, known, kind in _NAMES:
+        names.find(entries[name], dict.fromkeys(known), kind)
+    names.find(config.network.name.partition(":")[0], NETWORKS, "network")
+    _check_controls(config)
+
+
+def _check_controls(config: ExperimentConfig) -> None:
+    for name in ("controls", "control_levels"):
+        value = get(config, name)
+        if len(set(value)) < len(value):
+            raise ValueError(f"config.{name} must not name one twice. Received {value}.")
+    for control in config.controls:
+        names.find(control, CONTROLS, "control")
     for level in config.control_levels:
         if not 0 <= level <= config.prune.levels:
             raise ValueError(f"config.control_levels must be in 0..{config.prune.levels}. Received {level}.")
-    for name, known, kind in _NAMES:
-        names.find(entries[name], dict.fromkeys(known), kind)
-    for control in config.controls:
-        names.find(control, CONTROLS, "control")
+
+
+def _check_type(name: str, value: Any, expected: Any) -> None:
+    if typing.get_origin(expected) is tuple:
+        entry = typing.get_args(expected)[0]
+        fits = isinstance(value, tuple) and all(_is_a(entry, one) for one in value)
+        kind = f"a tuple of {entry.__name__}"
+    else:
+        fits, kind = _is_a(expected, value), f"of type {expected.__name__}"
+    if not fits:
+        raise TypeError(f"config.{name} must be {kind}. Received {value!r}.")
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    if isinstance(value, bool):  # which Python has for an int
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 _AT_LEAST = {
@@ -140,26 +183,20 @@ _AT_LEAST = {
 }
 _FRACTIONS = ("prune.fraction", "prune.output_fraction")
 _NAMES = (
+    ("data.input_scaling", SCALINGS, "input scaling"),
     ("prune.scope", SCOPES, "scope"),
     ("prune.criterion", CRITERIA, "criterion"),
     ("flavour", FLAVOURS, "flavour"),
 )
 
 
-def keys(section: _Section | None = None, prefix: str = "") -> list[str]:
-    """Returns the dotted names of all entries."""
-    section = ExperimentConfig() if section is None else section
-    found = []
-    for name in section.__dataclass_fields__:
-        value = getattr(section, name)
-        found += keys(value, f"{prefix}{name}.") if isinstance(value, _Section) else [prefix + name]
+def fields(section: type = ExperimentConfig, prefix: str = "") -> dict[str, dataclasses.Field]:
+    """Returns dotted name -> field of every entry."""
+    found = {}
+    for field in dataclasses.fields(section):
+        name = prefix + field.name
+        found |= fields(field.type, f"{name}.") if dataclasses.is_dataclass(field.type) else {name: field}
     return found
-
-
-def _check_type(name: str, value: Any, default: Any) -> None:
-    expected = type(default)
-    if isinstance(value, bool) or not isinstance(value, (int, float) if expected is float else expected):
-        raise TypeError(f"config.{name} must be of type {expected.__name__}. Received {value!r}.")
 
 
 def get(config: ExperimentConfig, path: str) -> Any:
@@ -167,3 +204,10 @@ def get(config: ExperimentConfig, path: str) -> Any:
     for name in path.split("."):
         config = getattr(config, name)
     return config
+
+
+def count_networks(config: ExperimentConfig) -> tuple[int, int]:
+    """Returns how many tickets and how many controls the experiment trains."""
+    levels = config.control_levels or range(1, config.prune.levels + 1)
+    controls = len(config.controls) * len(levels)
+    return config.replicates * (config.prune.levels + 1), config.replicates * controls

@@ -87,6 +87,7 @@ def _search(
         eval_every=config.train.eval_every_steps,
         order_key=plan.key,
         snapshot_step=config.prune.rewind_step,
+        test_curves=config.train.test_curves,
         store=store,
         listeners=listeners,
     )

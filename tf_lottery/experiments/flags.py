@@ -1,14 +1,17 @@
 """The driver's flags: `--config=FILE`, overrides such as `--config.train.steps=500`, `--workdir=`."""
 
-import sys
-from typing import Any
+import os
+import runpy
+import traceback
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections.config_flags import config_flags
 
 from tf_lottery import names
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments.config import ExperimentConfig
+
+_WORKDIR = "runs/digits"
 
 
 class UsageError(ValueError):
@@ -16,7 +19,7 @@ class UsageError(ValueError):
 
 
 def parse(arguments: list[str]) -> tuple[ExperimentConfig, str]:
-    """Reads the driver's flags.
+    """Reads the driver's flags. Of a flag that is given twice the last counts.
 
     Args:
         arguments: the words after the command's name.
@@ -25,65 +28,87 @@ def parse(arguments: list[str]) -> tuple[ExperimentConfig, str]:
         The config, validated and frozen, and the run directory.
 
     Raises:
-        UsageError: an unknown flag, config entry or file, or a value out of range.
+        UsageError: an unknown flag or config entry, a config file that cannot be used,
+            or a value out of range.
     """
     _check_keys(arguments)
+    words = ["tf-lottery", *arguments]
     values = flags.FlagValues()
-    flags.DEFINE_string("workdir", "runs/digits", "The run directory.", flag_values=values)
+    flags.DEFINE_string("workdir", _WORKDIR, "The run directory.", flag_values=values)
     try:
-        holder = _define_config(arguments, values)
-        rest = values(["tf-lottery", *arguments])[1:]
-        config = holder.value
-        if not isinstance(config, ExperimentConfig):
-            raise UsageError(_unusable(arguments, config))
+        holder = config_flags.DEFINE_config_dataclass(
+            "config", ExperimentConfig(), flag_values=values, sys_argv=words, parse_fn=_load
+        )
+        rest = values(words)[1:]
         if rest:
             raise UsageError(f"Unexpected argument {rest[0]!r}. Flags are written --name=value.")
-        config.controls = _words(config.controls)
+        if not values.workdir:
+            raise UsageError("--workdir is empty. Name a folder, such as --workdir=runs/mine.")
+        config = holder.value
+        config.controls = _entries(config.controls)
+        config.control_levels = _entries(config.control_levels)
         config_module.validate(config)
-    except (flags.Error, TypeError, ValueError, AttributeError) as error:
+    except config_flags.FlagOrderError as error:
+        raise UsageError("--config=FILE comes before --config.ENTRY=VALUE.") from error
+    except (flags.Error, TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     config.freeze()
-    return config, values.workdir
+    return config, os.path.expanduser(values.workdir)
 
 
 def help_text() -> str:
-    """Returns the flags and every config entry with its default."""
+    """Returns the flags and every config entry with its default and meaning."""
     lines = [
-        "  --workdir=DIR         the run directory (default: runs/digits)",
-        "  --config=FILE         an experiment, such as configs/mnist_lenet.py (default: the digits)",
-        "  --config.ENTRY=VALUE  another value for one entry:",
+        f"  --workdir=DIR         the run directory; a run that was stopped goes on there ({_WORKDIR})",
+        "  --config=FILE         a Python file whose get_config() returns an ExperimentConfig, such as",
+        "                        configs/mnist_lenet.py (without it: the handwritten digits)",
+        "  --config.ENTRY=VALUE  another value for one entry, after --config=FILE:",
+        "",
     ]
     default = ExperimentConfig()
-    lines += [f"    --config.{name}={config_module.get(default, name)}" for name in config_module.keys()]
+    for name, field in config_module.fields().items():
+        value = config_module.get(default, name)
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        lines.append(f"    {f'{name}={shown}':<33}  {field.metadata['help']}")
     return "\n".join(lines)
 
 
-def _define_config(arguments: list[str], values: flags.FlagValues) -> Any:
-    # config_flags finds the overrides in sys.argv when the flag is defined.
-    before, sys.argv = sys.argv, ["tf-lottery", *arguments]
-    try:
-        if any(word.lstrip("-").split("=")[0] == "config" for word in arguments):
-            return config_flags.DEFINE_config_file("config", flag_values=values)
-        return config_flags.DEFINE_config_dataclass("config", ExperimentConfig(), flag_values=values)
-    finally:
-        sys.argv = before
-
-
 def _check_keys(arguments: list[str]) -> None:
-    known = config_module.keys()
+    known = config_module.fields()
     for word in arguments:
-        name = word.lstrip("-").split("=")[0]
-        if name.startswith("config.") and name.removeprefix("config.") not in known:
-            raise UsageError(names.unknown(name.removeprefix("config."), known, "config entry"))
+        name = word.lstrip("-").partition("=")[0]
+        entry = name.removeprefix("config.")
+        if word.startswith("-") and entry != name and entry not in known:
+            raise UsageError(names.unknown(entry, known, "config entry"))
 
 
-def _unusable(arguments: list[str], config: Any) -> str:
+def _load(path: str) -> ExperimentConfig:
+    """Runs a config file. absl puts the flag before what is wrong with it."""
+    if not os.path.isfile(path):
+        raise UsageError("there is no such file.")
     try:
-        config.seed  # what stands in for a file that failed to load raises its error at any use
-    except Exception as error:
-        return f"Cannot use the config file: {error}"
-    return f"get_config() must return an ExperimentConfig. It returned {type(config).__name__}."
+        get_config = runpy.run_path(path).get("get_config")
+        config = get_config() if get_config else None
+    except Exception as error:  # The file is the user's program.
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path
+        ]
+        where = f"line {lines[-1]}: " if lines else ""
+        raise UsageError(f"{where}{type(error).__name__}: {error}") from error
+    if get_config is None:
+        raise UsageError("the file has no function get_config().")
+    if not isinstance(config, ExperimentConfig):
+        raise UsageError(
+            f"get_config() must return an ExperimentConfig. It returned {type(config).__name__}."
+        )
+    return config
 
 
-def _words(entries: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(word for entry in entries for word in entry.split(",") if word)
+def _entries(value: object) -> object:
+    """Takes apart what absl leaves of `--config.controls=reinit,shuffle`, and of `--config.controls=`."""
+    if not isinstance(value, tuple):
+        return value
+    entries = []
+    for entry in value:
+        entries += [part.strip() for part in entry.split(",")] if isinstance(entry, str) else [entry]
+    return tuple(entry for entry in entries if entry != "")

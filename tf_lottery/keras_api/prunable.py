@@ -7,10 +7,12 @@ paths in both Kerases, wrapped or not.
 
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+
+from tf_lottery.keras_api import flavour
 
 _NOT_KERNELS = ("bias", "embeddings")
 
@@ -68,7 +70,7 @@ def sublayers(layer: Any) -> list[Any]:
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
-def draw_initial(model: Any, seed_of: Mapping[str, int] | Any) -> dict[str, np.ndarray]:
+def draw_initial(model: Any, seed_of: Callable[[str], int]) -> dict[str, np.ndarray]:
     """Draws new initial values from the layers' own initializers.
 
     Args:
@@ -77,19 +79,22 @@ def draw_initial(model: Any, seed_of: Mapping[str, int] | Any) -> dict[str, np.n
 
     Returns:
         Path -> array, for every trainable variable whose layer names an
-        initializer. The others have nothing random about them, or are refused.
+        initializer. Frozen layers are left out, and so are vectors and scalars
+        without one; kernels without one are refused.
 
     Raises:
         ValueError: a trainable kernel's layer has no `<name>_initializer`.
     """
+    initializers = flavour.keras_module(flavour.flavour_of(model)).initializers
     draws = {}
     for path, slot in slots(model).items():
-        if not slot.variable.trainable:
+        if not _is_trained(slot):
             continue
         initializer = _initializer_of(slot)
         if initializer is not None:
-            seeded = _with_seed(initializer, seed_of(path))
-            draws[path] = np.asarray(seeded(tuple(slot.variable.shape), dtype="float32"))
+            seeded = _with_seed(initializers.get(initializer), seed_of(path))
+            draws[path] = np.array(seeded(tuple(slot.variable.shape), dtype=slot.variable.dtype))
+            _open_forget_gate(slot, draws[path])
         elif _is_kernel(slot):
             raise ValueError(
                 f"Cannot draw {path!r} anew: its layer {type(slot.layer).__name__} has no attribute "
@@ -120,10 +125,14 @@ def _variables(layer: Any) -> list[Any]:
     return layer.variables
 
 
+def _is_trained(slot: Slot) -> bool:
+    # In tf_keras the variables of a frozen layer stay trainable.
+    return slot.variable.trainable and slot.layer.trainable
+
+
 def _is_kernel(slot: Slot) -> bool:
     return (
-        slot.variable.trainable
-        and slot.layer.trainable
+        _is_trained(slot)
         and len(slot.variable.shape) >= 2
         and not any(word in slot.name for word in _NOT_KERNELS)
         and not type(slot.layer).__name__.endswith("Normalization")
@@ -136,6 +145,13 @@ def _initializer_of(slot: Slot) -> Any:
         if initializer is not None:
             return initializer
     return None
+
+
+def _open_forget_gate(slot: Slot, bias: np.ndarray) -> None:
+    # An LSTM writes these ones itself, past its bias_initializer.
+    if slot.name == "bias" and getattr(slot.layer, "unit_forget_bias", False):
+        gates = bias.reshape(4, -1)  # input, forget, cell, output
+        gates[1] = 1
 
 
 def _with_seed(initializer: Any, seed: int) -> Any:

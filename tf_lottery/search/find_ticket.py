@@ -120,7 +120,7 @@ def find_ticket(
         controls=controls_module.resolve(controls),
         key=(seed, _REPLICATE),
     )
-    _check_ranges(steps, batch_size, eval_every, rewind_step)
+    _check_ranges(steps, eval_every, rewind_step)
     loop = Loop(masked.trained, train, evaluation, batch_size=batch_size, chunk=min(eval_every, 100))
     settings = {
         "shapes": {path: list(shape) for path, shape in masked.shapes.items()},
@@ -210,8 +210,8 @@ def _steps(examples: int, batch_size: int, epochs: int | None, steps: int | None
     return math.ceil((_DEFAULT_EPOCHS if epochs is None else epochs) * examples / max(batch_size, 1))
 
 
-def _check_ranges(steps: int, batch_size: int, eval_every: int, rewind_step: int) -> None:
-    for name, value in {"steps": steps, "batch_size": batch_size, "eval_every": eval_every}.items():
+def _check_ranges(steps: int, eval_every: int, rewind_step: int) -> None:
+    for name, value in {"steps": steps, "eval_every": eval_every}.items():
         if value < 1:
             raise ValueError(f"{name} must be 1 or more. Received {value}.")
     if not 0 <= rewind_step < steps:

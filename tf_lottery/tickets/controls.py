@@ -53,17 +53,28 @@ def random(found: Found) -> tuple[Mask, Arrays]:
     }, found.initial
 
 
+_TICKET = "ticket"
 CONTROLS: Mapping[str, Control] = {"reinit": reinit, "shuffle": shuffle, "random": random}
 
 
 def resolve(controls: Iterable[str | Control]) -> dict[str, Control]:
-    """Returns name -> control; a function goes by its own name."""
-    return {
-        control.__name__ if callable(control) else control: (
-            control if callable(control) else names.find(control, CONTROLS, "control")
-        )
-        for control in controls
-    }
+    """Returns name -> control; a function goes by its own name.
+
+    Raises:
+        TypeError: one string where several controls belong, or a callable that has no name.
+        ValueError: an unknown name, or one that two functions or the ticket go by.
+    """
+    if isinstance(controls, str):
+        raise TypeError(f"Controls are a list. Received {controls!r}: write [{controls!r}].")
+    found: dict[str, Control] = {}
+    for control in controls:
+        name = names.name_of(control, "control") if callable(control) else control
+        function = control if callable(control) else names.find(control, CONTROLS, "control")
+        if found.setdefault(name, function) is not function:
+            raise ValueError(f"Two controls are called {name!r}: rename one of the functions.")
+        if name == _TICKET:
+            raise ValueError(f"A control cannot be called {name!r}, as what it is held against is.")
+    return found
 
 
 def _shuffled(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -21,11 +21,16 @@ def kept(mask: Arrays) -> int:
 def density(mask: Arrays) -> float:
     """Returns kept / prunable, in [0, 1] (the paper's P_m, 1803.03635).
 
+    Raises:
+        TypeError: an array is not of bools.
+        ValueError: the mask is of no weight at all.
+
     Example:
         >>> density({"fc/kernel": np.array([[True, False], [False, False]])})
         0.25
     """
-    return kept(mask) / sum(array.size for array in mask.values())
+    check(mask)
+    return kept(mask) / sum(np.size(array) for array in mask.values())
 
 
 def apply(mask: Arrays, weights: Arrays) -> dict[str, np.ndarray]:
@@ -41,10 +46,11 @@ def check(mask: Arrays) -> None:
 
     Raises:
         TypeError: an array is not of bools.
-        ValueError: there is no array.
+        ValueError: there is no array, or none with an entry.
     """
-    if not mask:
-        raise ValueError("A mask needs at least one array. Received an empty mapping.")
+    if not any(np.size(array) for array in mask.values()):
+        what = "arrays without entries" if mask else "an empty mapping"
+        raise ValueError(f"A mask needs at least one weight. Received {what}.")
     for path, array in mask.items():
         if np.asarray(array).dtype != bool:
             raise TypeError(

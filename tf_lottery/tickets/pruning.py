@@ -25,7 +25,8 @@ def prune(mask: Arrays, scores: Arrays, fractions: Mapping[str, float], scope: s
             total from all layers taken together; a layer with fraction 0 is left out.
 
     Raises:
-        ValueError: an unknown scope, a fraction out of range, a score that is NaN.
+        ValueError: an unknown scope, a fraction that is missing or out of range, a
+            score that is NaN.
 
     Example:
         >>> mask = {"fc/kernel": np.ones(4, bool)}
@@ -41,7 +42,8 @@ def prune(mask: Arrays, scores: Arrays, fractions: Mapping[str, float], scope: s
     pruned = {path: np.array(array) for path, array in mask.items()}
     for pool in pools:
         count = round(sum(fractions[path] * np.count_nonzero(mask[path]) for path in pool))
-        _remove_lowest(pruned, scores, pool, count)
+        if count:
+            _remove_lowest(pruned, scores, pool, count)
     return pruned
 
 
@@ -111,9 +113,11 @@ def _remove_lowest(mask: Mask, scores: Arrays, pool: Sequence[str], count: int) 
 def _check(mask: Arrays, scores: Arrays, fractions: Mapping[str, float]) -> None:
     masks.check(mask)
     for path, array in mask.items():
-        if path not in scores or np.shape(scores[path]) != array.shape:
+        if path not in fractions:
+            raise ValueError(f"fractions has nothing for {path!r}: give its share to prune, or 0.")
+        if path not in scores or np.shape(scores[path]) != np.shape(array):
             got = np.shape(scores[path]) if path in scores else "nothing"
-            raise ValueError(f"Scores of {path!r} must have shape {array.shape}. Received {got}.")
+            raise ValueError(f"Scores of {path!r} must have shape {np.shape(array)}. Received {got}.")
         if np.isnan(np.asarray(scores[path])[array]).any():
             raise ValueError(f"Scores of {path!r} hold NaN. The lowest scores cannot be told.")
         if not 0 <= fractions[path] < 1:

@@ -49,5 +49,13 @@ CRITERIA: Mapping[str, Criterion] = {"magnitude": magnitude, "random": random}
 
 
 def resolve(criterion: str | Criterion) -> Criterion:
-    """Returns the criterion of that name; a function is returned as it is."""
-    return criterion if callable(criterion) else names.find(criterion, CRITERIA, "criterion")
+    """Returns the criterion of that name; a function is returned as it is.
+
+    Raises:
+        TypeError: a callable that has no name.
+        ValueError: there is no criterion of that name.
+    """
+    if not callable(criterion):
+        return names.find(criterion, CRITERIA, "criterion")
+    names.name_of(criterion, "criterion")
+    return criterion

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import operator
 
 import numpy as np
 
@@ -27,4 +28,5 @@ def generator(*parts: int | str) -> np.random.Generator:
 
 
 def _digest(parts: tuple[int | str, ...]) -> bytes:
-    return hashlib.sha256(json.dumps(parts).encode()).digest()
+    # A NumPy integer means what the int means.
+    return hashlib.sha256(json.dumps(parts, default=operator.index).encode()).digest()

@@ -1,6 +1,8 @@
 """A ticket: which weights are kept, and what they start from."""
 
 import dataclasses
+import hashlib
+import json
 import os
 from typing import Any
 
@@ -57,13 +59,18 @@ class Ticket:
             `model`, which keeps its zeros while it trains.
 
         Raises:
-            ValueError: the ticket does not fit; names every layer that differs.
+            ValueError: the ticket does not fit; names every layer that differs. The
+                model keeps the weights that it had.
         """
         from tf_lottery.keras_api.masked_model import MaskedModel
 
         masked = MaskedModel(model)
-        masked.set_weights(self.weights)
-        masked.set_mask(self.mask)
+        try:
+            masked.set_weights(self.weights)
+            masked.set_mask(self.mask)
+        except ValueError:
+            masked.restore(masked.fresh_state)
+            raise
         return model
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -75,7 +82,8 @@ class Ticket:
             for field in dataclasses.fields(self)
             if field.name not in ("mask", "weights")
         }
-        files.write_tensors(path, tensors, {"format": _FORMAT, **described})
+        digest = _digest(tensors, described)
+        files.write_tensors(path, tensors, {"format": _FORMAT, "digest": digest, **described})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Ticket":
@@ -88,11 +96,24 @@ class Ticket:
         tensors, described = files.read_tensors(path)
         if not isinstance(described, dict) or described.pop("format", None) != _FORMAT:
             raise ValueError(f"{os.fspath(path)!r} is no ticket: its format is not {_FORMAT!r}.")
+        if described.pop("digest", None) != _digest(tensors, described):
+            raise ValueError(f"{os.fspath(path)!r} is damaged: its digest is not that of its content.")
         try:
             described["history"] = tuple(described["history"])
             return cls(mask=_under(_MASK, tensors), weights=_under(_WEIGHTS, tensors), **described)
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{os.fspath(path)!r} is no ticket: {error}.") from error
+            raise ValueError(f"{os.fspath(path)!r} is no ticket: {error}") from error
+
+
+def _digest(tensors: Arrays, described: dict[str, Any]) -> str:
+    """SHA-256 of names, types, shapes and values: one byte that changes on the disk is found."""
+    sha = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for name in sorted(tensors):
+        array = np.asarray(tensors[name])
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        sha.update(json.dumps([name, array.dtype.name, array.shape]).encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
 
 
 def _under(prefix: str, tensors: Arrays) -> dict[str, np.ndarray]:

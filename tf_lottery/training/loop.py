@@ -25,6 +25,9 @@ class Loop:
         batch_size: examples in one training step.
         chunk: most steps in one call. Constant, for XLA compiles anew for each shape.
         jit: whether XLA compiles the loop; None lets `prefers_xla` decide.
+
+    Raises:
+        ValueError: the batch size is out of range.
     """
 
     def __init__(
@@ -37,6 +40,10 @@ class Loop:
         chunk: int,
         jit: bool | None = None,
     ):
+        if not 1 <= batch_size <= len(train[0]):
+            raise ValueError(
+                f"batch_size must be 1 to {len(train[0])}, the training examples. Received {batch_size}."
+            )
         self.model = model
         self.batch_size = batch_size
         self.chunk = chunk
@@ -71,7 +78,8 @@ class Loop:
         return _floats(self._evaluate(x, y))
 
     def _build(self) -> None:
-        # Keras makes metric variables at the first step, which XLA does not allow.
+        # Keras makes optimizer and metric variables at the first step, which XLA does not allow.
+        self.model.optimizer.build(self.model.trainable_variables)
         x, y = self._train_data
         self.model.test_step((x[: self.batch_size], y[: self.batch_size]))
         _reset_metrics(self.model)

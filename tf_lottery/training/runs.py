@@ -5,11 +5,13 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import os
 import pathlib
 import platform
 import socket
 import time
+import typing
 from collections.abc import Collection, Iterator, Mapping
 from importlib import metadata
 from typing import Any
@@ -18,13 +20,15 @@ import filelock
 import numpy as np
 
 from tf_lottery import files
-from tf_lottery.keras_api.masked_model import network_weights
 from tf_lottery.training.arms import Arrays, Start, Trained
 from tf_lottery.training.history import TICKET, History, Result
-from tf_lottery.training.trainer import Progress
+
+if typing.TYPE_CHECKING:  # it imports TensorFlow, and a run directory can be refused without
+    from tf_lottery.training.trainer import Progress
 
 _PACKAGES = ("tf_lottery", "tensorflow", "keras", "tf_keras", "tensorflow-model-optimization", "numpy")
 _STATE, _SNAPSHOT, _CURVE = "state/", "snapshot/", "curve/"
+_RESULT, _CHECKPOINT = "result.json", "checkpoint.safetensors"
 
 
 class RunDirectoryError(ValueError):
@@ -57,30 +61,30 @@ class RunDirectory:
         self._config = json.loads(json.dumps(config))
         self._extendable = extendable
 
-    @contextlib.contextmanager
-    def open(self) -> Iterator["RunDirectory"]:
-        """Takes the folder for this process.
+    def check(self) -> None:
+        """Looks whether the folder can be opened; changes nothing in it.
 
         Raises:
-            RunDirectoryError: another process has it, or it belongs to another config.
+            RunDirectoryError: another process has it, it belongs to another config, or
+                it is no folder.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunDirectoryError(f"{str(self.path)!r} is a file. Choose another workdir.")
+        if self._lock_path.exists():
+            with self._locked():
+                pass
+        self._check_config()
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator["RunDirectory"]:
+        """Takes the folder for this process; refuses it as `check` does."""
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise RunDirectoryError(
-                f"{str(self.path)!r} is in use by another run ({self._holder()}). Wait for it, or choose "
-                "another --workdir."
-            ) from None
-        try:
+        with self._locked():
             self._check_config()
             self._remove_leftovers()
-            files.write_json(self.path / "config.json", self._config)
             files.write_json(self.path / "environment.json", _environment())
+            files.write_json(self.path / "config.json", self._config)
             yield self
-        finally:
-            lock.release()
 
     def replicate(self, number: int) -> "ReplicateStore":
         """Returns the store of a 1-based replicate."""
@@ -96,11 +100,36 @@ class RunDirectory:
         """Writes results.csv anew from every finished network."""
         files.write_text(self.path / "results.csv", results_csv(load_results(self.path)))
 
+    @property
+    def _lock_path(self) -> pathlib.Path:
+        return self.path / ".lock"
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = filelock.FileLock(self._lock_path)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise RunDirectoryError(
+                f"{str(self.path)!r} is in use by another run ({self._holder()}). Wait for it, or choose "
+                "another workdir."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
     def _check_config(self) -> None:
         path = self.path / "config.json"
         if not path.exists():
+            if any(self.path.glob("replicate_*")):
+                raise RunDirectoryError(
+                    f"{str(self.path)!r} holds networks, but no config.json that says of which run. "
+                    "Choose another workdir."
+                )
             return
-        before, now = _flat(json.loads(path.read_text())), _flat(self._config)
+        with _explaining("Choose another workdir."):
+            before, now = _flat(files.read_json(path)), _flat(self._config)
         differences = [
             f"  {name}: {before.get(name)!r} there, {now.get(name)!r} now"
             for name in dict.fromkeys([*before, *now])
@@ -109,19 +138,23 @@ class RunDirectory:
         if differences:
             raise RunDirectoryError(
                 f"{str(self.path)!r} belongs to a run with another config:\n" + "\n".join(differences) + "\n"
-                "Choose another --workdir, or the config of that run."
+                "Choose another workdir, or the config of that run."
             )
 
     def _remove_leftovers(self) -> None:
-        # Files half-written by a process that was killed.
-        for path in self.path.rglob(files.TEMPORARY):
-            path.unlink()
+        """Removes what a process that was killed left half-written, or had no more use for."""
+        for folder in ("", "figures/", "replicate_*/**/"):
+            for path in self.path.glob(folder + files.TEMPORARY):
+                path.unlink()
+        for path in _in_networks(self.path, _CHECKPOINT):
+            if path.with_name(_RESULT).exists():
+                path.unlink()
 
     def _holder(self) -> str:
         try:
-            held = json.loads((self.path / "environment.json").read_text())
+            held = files.read_json(self.path / "environment.json")
             return f"process {held['pid']} on {held['host']}"
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return "it does not say which"
 
 
@@ -137,7 +170,8 @@ class ReplicateStore:
         """Returns the initial state kept here; keeps `state` where there is none yet."""
         path = self.path / "initial.safetensors"
         if path.exists():
-            return files.read_tensors(path)[0]
+            with _explaining("The run cannot go on without it: choose another workdir."):
+                return files.read_tensors(path)[0]
         files.write_tensors(path, state, None)
         return state
 
@@ -146,45 +180,56 @@ class ReplicateStore:
 
     def load(self, start: Start) -> Trained | None:
         folder = self.folder(start)
-        if not (folder / "result.json").exists():
+        if not (folder / _RESULT).exists():
             return None
-        mask, _ = files.read_tensors(folder / "mask.safetensors")
-        if any(not np.array_equal(mask[path], array) for path, array in start.mask.items()):
-            raise RunDirectoryError(f"The mask in {str(folder)!r} is not the one that this run comes to.")
-        curves = files.read_arrays(folder / "curves.npz")
         snapshot = folder / "snapshot.safetensors"
-        return Trained(
-            start,
-            files.read_tensors(folder / "end.safetensors")[0],
-            History(
-                [int(step) for step in curves.pop("steps")],
-                {name: curve.tolist() for name, curve in curves.items()},
-            ),
-            files.read_tensors(snapshot)[0] if snapshot.exists() else None,
-        )
+        with _explaining(_delete(folder)):
+            mask, _ = files.read_tensors(folder / "mask.safetensors")
+            curves = files.read_arrays(folder / "curves.npz")
+            trained = Trained(
+                start,
+                files.read_tensors(folder / "end.safetensors")[0],
+                History(
+                    curves.pop("steps").tolist(), {name: curve.tolist() for name, curve in curves.items()}
+                ),
+                files.read_tensors(snapshot)[0] if snapshot.exists() else None,
+            )
+        same = mask.keys() == start.mask.keys()
+        if not same or any(not np.array_equal(mask[path], array) for path, array in start.mask.items()):
+            raise RunDirectoryError(
+                f"The mask in {str(folder)!r} is not the one that this run comes to. Choose another workdir."
+            )
+        return trained
 
-    def load_progress(self, start: Start) -> Progress | None:
-        path = self.folder(start) / "checkpoint.safetensors"
+    def load_progress(self, start: Start) -> "Progress | None":
+        from tf_lottery.training.trainer import Progress
+
+        path = self.folder(start) / _CHECKPOINT
         if not path.exists():
             return None
-        tensors, steps = files.read_tensors(path)
-        curves = {name: curve.tolist() for name, curve in _under(_CURVE, tensors).items()}
-        snapshot = _under(_SNAPSHOT, tensors)
-        return Progress(_under(_STATE, tensors), History(steps, curves), snapshot or None)
+        with _explaining(_delete(path)):
+            tensors, described = files.read_tensors(path)
+            # The file has its tensors in an order of its own, and curves are written in theirs.
+            curves = {name: tensors[_CURVE + name].tolist() for name in described["curves"]}
+            history = History(described["steps"], curves)
+        return Progress(_under(_STATE, tensors), history, _under(_SNAPSHOT, tensors) or None)
 
     def wants_progress(self) -> bool:
         return self._run.wants_checkpoint()
 
-    def save_progress(self, start: Start, progress: Progress) -> None:
+    def save_progress(self, start: Start, progress: "Progress") -> None:
+        history = progress.history
         tensors = {_STATE + name: array for name, array in progress.state.items()}
         tensors |= {_SNAPSHOT + name: array for name, array in (progress.snapshot or {}).items()}
-        tensors |= {_CURVE + name: np.array(curve) for name, curve in progress.history.curves.items()}
-        path = self.folder(start) / "checkpoint.safetensors"
-        files.write_tensors(path, tensors, progress.history.steps)
+        tensors |= {_CURVE + name: np.array(curve) for name, curve in history.curves.items()}
+        described = {"steps": history.steps, "curves": list(history.curves)}
+        files.write_tensors(self.folder(start) / _CHECKPOINT, tensors, described)
         self._run.checkpoint_written()
 
     def save(self, trained: Trained) -> None:
         """Writes a network's files, result.json last: its presence says that all is there."""
+        from tf_lottery.keras_api.masked_model import network_weights
+
         folder, history = self.folder(trained.start), trained.history
         start = network_weights(trained.start.masked_state)
         files.write_tensors(folder / "start.safetensors", start, None)
@@ -194,16 +239,19 @@ class ReplicateStore:
             files.write_tensors(folder / "snapshot.safetensors", trained.snapshot, None)
         curves = {name: np.array(curve) for name, curve in history.curves.items()}
         files.write_arrays(folder / "curves.npz", {"steps": np.array(history.steps), **curves})
-        files.write_json(folder / "result.json", dataclasses.asdict(trained.result(self.replicate)))
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        _write_result(folder / _RESULT, trained.result(self.replicate))
+        (folder / _CHECKPOINT).unlink(missing_ok=True)
         self._run.write_results()
         self._run.checkpoint_written()
 
 
 def load_results(workdir: str | os.PathLike[str]) -> list[Result]:
-    """Returns the results of a run's finished networks by replicate and level, tickets first."""
-    found = pathlib.Path(workdir).glob("replicate_*/level_*/*/result.json")
-    results = [Result(**json.loads(path.read_text())) for path in found]
+    """Returns the results of a run's finished networks by replicate and level, tickets first.
+
+    Raises:
+        RunDirectoryError: a result is damaged; names the file.
+    """
+    results = [_read_result(path) for path in _in_networks(pathlib.Path(workdir), _RESULT)]
     return sorted(results, key=lambda r: (r.replicate, r.level, r.arm != TICKET, r.arm))
 
 
@@ -215,6 +263,33 @@ def results_csv(results: list[Result]) -> str:
     writer.writeheader()
     writer.writerows(dataclasses.asdict(result) for result in results)
     return text.getvalue()
+
+
+def _in_networks(workdir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+    return workdir.glob(f"replicate_*/level_*/*/{name}")
+
+
+def _write_result(path: pathlib.Path, result: Result) -> None:
+    # JSON knows no NaN.
+    files.write_json(path, {k: None if v != v else v for k, v in dataclasses.asdict(result).items()})
+
+
+def _read_result(path: pathlib.Path) -> Result:
+    with _explaining(_delete(path.parent)):
+        return Result(**{k: math.nan if v is None else v for k, v in files.read_json(path).items()})
+
+
+@contextlib.contextmanager
+def _explaining(remedy: str) -> Iterator[None]:
+    """Says what to do about a file that is missing, damaged or not what it should be."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunDirectoryError(f"{error} {remedy}") from error
+
+
+def _delete(path: pathlib.Path) -> str:
+    return f"Delete {str(path)!r}: the same command makes it again."
 
 
 def _under(prefix: str, tensors: Arrays) -> Arrays:

@@ -1,5 +1,6 @@
 """Progress in the terminal: one live line, and one line for every network that is done."""
 
+import math
 import sys
 from collections.abc import Sequence
 
@@ -15,14 +16,17 @@ class Terminal(Listener):
     """Shows how far a run is. The live line is left out where the output is no terminal.
 
     Args:
-        replicate: shown where there are several; None hides it.
         steps: training steps of the whole run, as far as they are known.
+        arms: the controls' names, for the width of their column.
+
+    Attributes:
+        replicate: shown where there are several; None hides it.
     """
 
     def __init__(self, steps: int, arms: Sequence[str] = ()):
         self._bar = tqdm.tqdm(total=steps, unit="step", disable=None, leave=False, file=sys.stdout)
         self._width = max(len(arm) for arm in (*arms, "ticket"))
-        self._step = 0
+        self._step: int | None = None  # of the network that is trained now
         self.replicate: int | None = None
 
     def started(self, start: Start, history: History) -> None:
@@ -36,14 +40,14 @@ class Terminal(Listener):
 
     def finished(self, trained: Trained) -> None:
         start, history = trained.start, trained.history
-        if self._step != history.steps[-1]:
-            self._bar.update(history.steps[-1] - start.step)
-        self._step = history.steps[-1]
-        accuracy = history.at_early_stop(f"test/{history.accuracy}")
-        tested = "" if accuracy != accuracy else f"  test accuracy {accuracy:.2%}"
+        if self._step is None:  # it was trained in an earlier run
+            self._step = start.step
+        self.stepped(start, history.steps[-1])
+        self._step = None
+        # Above the live line, where there is one.
         self._bar.write(
             f"{self._name(start)} {masks.density(start.mask):7.2%}  "
-            f"early stop at step {history.early_stop_step:>6}{tested}",
+            f"early stop at step {history.early_stop_step:>6}{_accuracy(history)}",
             file=sys.stdout,
         )
         sys.stdout.flush()
@@ -54,3 +58,11 @@ class Terminal(Listener):
     def _name(self, start: Start) -> str:
         replicate = "" if self.replicate is None else f"replicate {self.replicate}  "
         return f"{replicate}level {start.level:>2}  {start.arm:<{self._width}}"
+
+
+def _accuracy(history: History) -> str:
+    for data in ("test", "validation"):
+        value = history.at_early_stop(f"{data}/{history.accuracy}")
+        if not math.isnan(value):
+            return f"  {data} accuracy {value:.2%}"
+    return ""

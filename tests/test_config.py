@@ -1,0 +1,298 @@
+import dataclasses
+import math
+
+import pytest
+
+from tf_lottery.experiments import config as config_module
+from tf_lottery.experiments import flags
+from tf_lottery.experiments.config import DataConfig, ExperimentConfig, PruneConfig, TrainConfig
+
+
+def refused(*words):
+    with pytest.raises(flags.UsageError) as caught:
+        flags.parse(list(words))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def parsed(*words):
+    return flags.parse(list(words))[0]
+
+
+def test_default_is_the_digits_experiment_and_valid():
+    config, workdir = flags.parse([])
+    assert config == ExperimentConfig()
+    assert (config.data.name, config.network.name, workdir) == ("digits", "lenet_300_100", "runs/digits")
+
+
+def test_every_entry_has_a_type_and_a_help_text():
+    for name, field in config_module.fields().items():
+        assert field.metadata["help"], name
+        config_module._check_type(name, config_module.get(ExperimentConfig(), name), field.type)
+    assert "train.learning_rate" in config_module.fields() and "train" not in config_module.fields()
+
+
+def test_extendable_entries_exist():
+    assert set(config_module.EXTENDABLE) < set(config_module.fields())
+
+
+@pytest.mark.parametrize(
+    ("words", "counts"),
+    [
+        ([], (16, 15)),
+        (["--config.controls=", "--config.replicates=2"], (32, 0)),
+        (["--config.controls=reinit,shuffle", "--config.control_levels=0,3,15"], (16, 6)),
+        (["--config.prune.levels=0"], (1, 0)),
+    ],
+)
+def test_count_of_networks(words, counts):
+    assert config_module.count_networks(parsed(*words)) == counts
+
+
+def test_a_parsed_config_is_frozen():
+    config = parsed()
+    for section in (config, config.train):
+        name = dataclasses.fields(section)[-1].name
+        with pytest.raises(AttributeError, match=f"frozen once a run has begun; cannot set '{name}'"):
+            setattr(section, name, "other")
+    assert config == ExperimentConfig()
+
+
+def test_unknown_entries_name_the_closest():
+    config = ExperimentConfig()
+    with pytest.raises(AttributeError, match="Unknown config entry 'step'. Did you mean 'steps'"):
+        config.train.step = 5
+    with pytest.raises(AttributeError, match="Unknown config entry 'step'. Did you mean 'steps'"):
+        TrainConfig(step=5)
+    with pytest.raises(AttributeError, match="Unknown config entry 'trian'. Did you mean 'train'"):
+        ExperimentConfig(trian=TrainConfig())
+
+
+def test_overrides():
+    config = parsed(
+        "--config.train.steps=7",
+        "--config.train.learning_rate=1",
+        "--config.data.name=idx:some/folder",
+        "--config.seed",
+        "-3",
+    )
+    assert (config.train.steps, config.train.learning_rate, config.seed) == (7, 1.0, -3)
+    assert config.data.name == "idx:some/folder"
+
+
+def test_of_a_flag_given_twice_the_last_counts():
+    config, workdir = flags.parse(
+        ["--workdir=a", "--config.train.steps=7", "--workdir=b", "--config.train.steps=8"]
+    )
+    assert (config.train.steps, workdir) == (8, "b")
+
+
+def test_workdir_in_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/some/home")
+    assert flags.parse(["--workdir=~/runs"])[1] == "/some/home/runs"
+
+
+@pytest.mark.parametrize(
+    ("word", "controls"),
+    [
+        ("--config.controls=", ()),
+        ("--config.controls=shuffle", ("shuffle",)),
+        ("--config.controls=reinit,shuffle", ("reinit", "shuffle")),
+        ("--config.controls=reinit, shuffle", ("reinit", "shuffle")),
+        ("--config.controls=('reinit','random')", ("reinit", "random")),
+    ],
+)
+def test_controls(word, controls):
+    assert parsed(word).controls == controls
+
+
+@pytest.mark.parametrize(
+    ("word", "levels"),
+    [
+        ("--config.control_levels=", ()),
+        ("--config.control_levels=7", (7,)),
+        ("--config.control_levels=7,9", (7, 9)),
+    ],
+)
+def test_control_levels(word, levels):
+    assert parsed(word).control_levels == levels
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config.train.stepz=3"], "Unknown config entry 'train.stepz'. Did you mean 'train.steps'?"),
+        (["--config.train=3"], "Unknown config entry 'train'."),
+        (["--wrkdir=a"], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
+        (["configs/digits.py"], "Unexpected argument 'configs/digits.py'. Flags are written --name=value."),
+        (["--workdir="], "--workdir is empty. Name a folder, such as --workdir=runs/mine."),
+        (["--workdir"], "Missing value for flag --workdir"),
+        (["--config.train.steps=many"], "flag --config.train.steps=many: invalid literal for int()"),
+        (["--config.train.steps=1.5"], "flag --config.train.steps=1.5: invalid literal for int()"),
+        (["--flagfile=gone"], "Unable to open flagfile"),
+        (["--config.controls=reinti"], "Unknown control 'reinti'. Did you mean 'reinit'?"),
+        (["--config.controls=reinit,reinit"], "config.controls must not name one twice."),
+        (["--config.control_levels=2,2"], "config.control_levels must not name one twice."),
+        (["--config.control_levels=16"], "config.control_levels must be in 0..15. Received 16."),
+        (
+            ["--config.control_levels=2,x"],
+            "config.control_levels must be a tuple of int. Received ('2', 'x').",
+        ),
+        (["--config.prune.criterion=magnitud"], "Unknown criterion 'magnitud'. Did you mean 'magnitude'?"),
+        (["--config.prune.scope=globe"], "Unknown scope 'globe'. Did you mean 'global'?"),
+        (["--config.flavour=tfkeras"], "Unknown flavour 'tfkeras'. Did you mean 'tf_keras'?"),
+        (["--config.network.name=lenet_300"], "Unknown network 'lenet_300'. Did you mean 'lenet_300_100'?"),
+        (["--config.data.input_scaling=units"], "Unknown input scaling 'units'. Did you mean 'unit'?"),
+    ],
+)
+def test_what_is_refused(words, message):
+    assert message in refused(*words)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("data.validation_size", 0, "must be 1 or more. Received 0."),
+        ("train.batch_size", 0, "must be 1 or more. Received 0."),
+        ("train.steps", 0, "must be 1 or more. Received 0."),
+        ("train.control_steps", -1, "must be 0 or more. Received -1."),
+        ("train.eval_every_steps", 0, "must be 1 or more. Received 0."),
+        ("prune.levels", -1, "must be 0 or more. Received -1."),
+        ("prune.rewind_step", -1, "must be 0 or more. Received -1."),
+        ("prune.rewind_step", 1500, "must be below config.train.steps, 1500. Received 1500."),
+        ("replicates", 0, "must be 1 or more. Received 0."),
+        ("prune.fraction", 1, "must be in [0, 1). Received 1.0."),
+        ("prune.fraction", -0.1, "must be in [0, 1). Received -0.1."),
+        ("prune.output_fraction", math.nan, "must be in [0, 1). Received nan."),
+        ("train.learning_rate", 0, "must be above 0 and finite. Received 0.0."),
+        ("train.learning_rate", math.inf, "must be above 0 and finite. Received inf."),
+        ("train.learning_rate", math.nan, "must be above 0 and finite. Received nan."),
+    ],
+)
+def test_what_is_out_of_range(entry, value, message):
+    assert refused(f"--config.{entry}={value}") == f"config.{entry} {message}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config.prune.levels=0", "--config.train.steps=1", "--config.train.batch_size=1"],
+        [
+            "--config.prune.fraction=0",
+            "--config.prune.output_fraction=0.99",
+            "--config.data.validation_size=1",
+        ],
+        [
+            "--config.prune.rewind_step=1499",
+            "--config.train.eval_every_steps=1",
+            "--config.control_levels=0,15",
+        ],
+    ],
+)
+def test_what_is_just_within_range(words):
+    parsed(*words)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "message"),
+    [
+        ("train", "steps", 1.5, "config.train.steps must be of type int. Received 1.5."),
+        ("train", "steps", True, "config.train.steps must be of type int. Received True."),
+        ("train", "learning_rate", "1", "config.train.learning_rate must be of type float. Received '1'."),
+        ("network", "name", None, "config.network.name must be of type str. Received None."),
+        ("", "controls", "reinit", "config.controls must be a tuple of str. Received 'reinit'."),
+        ("", "controls", ["reinit"], "config.controls must be a tuple of str. Received ['reinit']."),
+        ("", "control_levels", (1.0,), "config.control_levels must be a tuple of int. Received (1.0,)."),
+    ],
+)
+def test_wrong_types(section, name, value, message):
+    config = ExperimentConfig()
+    setattr(getattr(config, section) if section else config, name, value)
+    with pytest.raises(TypeError) as caught:
+        config_module.validate(config)
+    assert str(caught.value) == message
+
+
+@pytest.fixture
+def config_file(tmp_path, monkeypatch):
+    """Writes my.py in the working directory: imports, then the given lines."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(*lines):
+        imports = "from tf_lottery.experiments.config import *"
+        (tmp_path / "my.py").write_text("\n".join([imports, *lines]) + "\n")
+
+    return write
+
+
+def test_a_config_file(config_file):
+    config_file("def get_config():", "    return ExperimentConfig(train=TrainConfig(steps=9), seed=4)")
+    config = parsed("--config=my.py", "--config.seed=5")
+    assert config == ExperimentConfig(train=TrainConfig(steps=9), seed=5)
+    assert parsed("--config", "my.py").seed == 4
+    assert refused("--config.seed=5", "--config=my.py") == "--config=FILE comes before --config.ENTRY=VALUE."
+
+
+def test_a_config_file_is_read_anew_each_time(config_file):
+    for seed in (1, 2):
+        config_file("def get_config():", f"    return ExperimentConfig(seed={seed})")
+        assert parsed("--config=my.py").seed == seed
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["def get_config(:"], "SyntaxError: invalid syntax (my.py, line 2)"),
+        (["1 / 0"], "line 2: ZeroDivisionError: division by zero"),
+        (["def get_config():", "    return [][1]"], "line 3: IndexError: list index out of range"),
+        (["x = 1"], "the file has no function get_config()."),
+        (
+            ["def get_config():", "    return {}"],
+            "get_config() must return an ExperimentConfig. It returned dict.",
+        ),
+        (["import tensroflow"], "line 2: ModuleNotFoundError: No module named 'tensroflow'"),
+    ],
+)
+def test_config_files_that_cannot_be_used(config_file, lines, message):
+    config_file(*lines)
+    assert refused("--config=my.py") == f"flag --config=my.py: {message}"
+
+
+@pytest.mark.parametrize(
+    "line", ["config.train.step = 5", "config.train = TrainConfig(step=5)", "TrainConfig(**{'step': 5})"]
+)
+def test_a_config_file_that_sets_an_unknown_entry(config_file, line):
+    config_file("def get_config():", "    config = ExperimentConfig()", f"    {line}", "    return config")
+    message = refused("--config=my.py")
+    assert message.startswith("flag --config=my.py: line 4: AttributeError: Unknown config entry 'step'.")
+    assert "Did you mean 'steps'?" in message
+
+
+def test_a_config_file_out_of_range(config_file):
+    config_file("def get_config():", "    return ExperimentConfig(prune=PruneConfig(fraction=2))")
+    assert refused("--config=my.py") == "config.prune.fraction must be in [0, 1). Received 2."
+
+
+@pytest.mark.parametrize("name", ["gone.py", "", "."])
+def test_a_config_file_that_is_not_there(config_file, name):
+    assert refused(f"--config={name}") == f"flag --config={name}: there is no such file."
+
+
+def test_help_names_every_entry_with_its_default():
+    text = flags.help_text()
+    for name, field in config_module.fields().items():
+        assert f" {name}=" in text and field.metadata["help"] in text
+    for shown in (
+        "prune.levels=15 ",
+        "controls=reinit ",
+        "data.name=digits ",
+        "shuffle",
+        "mlp",
+        "--workdir=DIR",
+    ):
+        assert shown in text
+    assert max(map(len, text.splitlines())) < 120
+
+
+def test_sections_compare_by_value():
+    assert DataConfig() == DataConfig() and PruneConfig(levels=3) != PruneConfig()

@@ -1,0 +1,183 @@
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+
+from tf_lottery import files
+
+TENSORS = {
+    "fc/kernel": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "mask": np.array([True, False]),
+    "step": np.array(7, np.int64),
+    "empty": np.zeros((0, 3), np.float16),
+}
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    path = tmp_path / "new" / "file"
+    files.write_text(path, "one")
+    with files.replacing(path) as file:
+        file.write(b"two")
+        file.flush()
+        assert path.read_text() == "one"
+    assert path.read_text() == "two"
+    assert names(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt()])
+def test_an_error_in_the_block_leaves_the_old_file(tmp_path, error):
+    path = tmp_path / "file"
+    files.write_text(path, "old")
+    with pytest.raises(type(error)), files.replacing(path) as file:
+        file.write(b"new")
+        raise error
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_an_error_of_the_system_names_the_file(tmp_path, monkeypatch, step):
+    def fail(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *map(str, args[:1]))
+
+    path = tmp_path / "file"
+    files.write_text(path, "old")
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError) as caught:
+        files.write_text(path, "new")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as caught:
+        files.write_text(tmp_path / "file" / "below", "text")
+    assert caught.value.filename == str(tmp_path / "file" / "below")
+
+
+def test_what_is_left_by_a_kill_matches_the_pattern(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(*args, **kwargs):
+        raise Killed
+
+    monkeypatch.setattr(os, "replace", kill)
+    monkeypatch.setattr(type(tmp_path), "unlink", kill)
+    with pytest.raises(Killed):
+        files.write_text(tmp_path / "file", "new")
+    assert len(names(tmp_path)) == 1
+    assert [path.name for path in tmp_path.glob(files.TEMPORARY)] == names(tmp_path)
+
+
+def test_json_round_trip(tmp_path):
+    value = {"a": [1, 2.5, None, "é"], "b": {"c": True}}
+    files.write_json(tmp_path / "file.json", value)
+    assert files.read_json(tmp_path / "file.json") == value
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_json_has_no_nan(tmp_path, number):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "file.json", {"a": number})
+    assert names(tmp_path) == []
+
+
+def test_tensors_round_trip(tmp_path):
+    path = tmp_path / "file.safetensors"
+    files.write_tensors(path, {**TENSORS, "turned": TENSORS["fc/kernel"].T}, {"level": 3, "names": ["a"]})
+    tensors, description = files.read_tensors(path)
+    assert description == {"level": 3, "names": ["a"]}
+    assert set(tensors) == {*TENSORS, "turned"}
+    for name, array in TENSORS.items():
+        assert tensors[name].dtype == array.dtype and tensors[name].shape == array.shape
+        np.testing.assert_array_equal(tensors[name], array)
+    np.testing.assert_array_equal(tensors["turned"], TENSORS["fc/kernel"].T)
+
+
+def test_equal_tensors_give_equal_bytes(tmp_path):
+    files.write_tensors(tmp_path / "a", TENSORS, {"x": 1, "y": 2})
+    files.write_tensors(tmp_path / "b", dict(reversed(TENSORS.items())), {"x": 1, "y": 2})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_arrays_round_trip_in_their_order(tmp_path):
+    arrays = {"steps": np.arange(3), "validation/loss": np.array([0.5, np.nan, 0.25]), "a": np.ones(2, bool)}
+    files.write_arrays(tmp_path / "a.npz", arrays)
+    files.write_arrays(tmp_path / "b.npz", arrays)
+    read = files.read_arrays(tmp_path / "a.npz")
+    assert list(read) == list(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(read[name], array)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+WRITTEN = {
+    "json": (lambda path: files.write_json(path, {"a": 1}), files.read_json),
+    "tensors": (lambda path: files.write_tensors(path, TENSORS, 1), files.read_tensors),
+    "arrays": (lambda path: files.write_arrays(path, {"a": np.arange(3)}), files.read_arrays),
+}
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_a_file_that_is_cut_short_anywhere(tmp_path, kind):
+    path = tmp_path / "some file"
+    write, read = WRITTEN[kind]
+    write(path)
+    whole = path.read_bytes().rstrip()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="Cannot read '.*some file': .*[^.][.]$"):
+            read(path)
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_a_damaged_file_is_read_or_refused(tmp_path, kind):
+    path = tmp_path / "some file"
+    write, read = WRITTEN[kind]
+    write(path)
+    whole, refused = path.read_bytes(), 0
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x80]) + whole[at + 1 :])
+        try:
+            read(path)
+        except ValueError as error:
+            assert str(error).startswith(f"Cannot read {str(path)!r}: ")
+            refused += 1
+    assert refused > len(whole) / 4
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_a_missing_file(tmp_path, kind):
+    with pytest.raises(FileNotFoundError, match="gone"):
+        WRITTEN[kind][1](tmp_path / "gone")
+
+
+def test_tensors_of_another_program(tmp_path):
+    import safetensors.numpy
+
+    path = tmp_path / "other.safetensors"
+    safetensors.numpy.save_file({"a": np.ones(2)}, path)
+    with pytest.raises(ValueError, match="other.safetensors': it was not written by tf_lottery"):
+        files.read_tensors(path)
+
+
+def test_nothing_is_unpickled(tmp_path):
+    path = tmp_path / "pickled.npz"
+    np.savez(path, a=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="pickled.npz': Object arrays cannot be loaded"):
+        files.read_arrays(path)
+
+
+def test_json_is_indented_text(tmp_path):
+    files.write_json(tmp_path / "file.json", {"a": 1})
+    assert (tmp_path / "file.json").read_text() == '{\n  "a": 1\n}\n'
+    assert json.loads((tmp_path / "file.json").read_text()) == {"a": 1}

@@ -1,0 +1,408 @@
+"""Tickets on disk and on models: what is saved comes back, and what is no ticket is refused."""
+
+import json
+import math
+import os
+import pathlib
+import re
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from tf_lottery import files
+from tf_lottery.keras_api import flavour
+from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
+from tf_lottery.tickets import masks
+from tf_lottery.tickets.ticket import Ticket
+
+ROOT = pathlib.Path(__file__).parent.parent
+# A script makes this ticket in other processes too.
+MAKE = """
+import math
+import numpy as np
+from tf_lottery.tickets.ticket import Ticket
+def make():
+    rng = np.random.default_rng(0)
+    weights = {f"fc{i}/kernel": rng.normal(size=(i, 4)).astype(np.float32) for i in range(1, 7)}
+    mask = {path: rng.random(array.shape) < 0.5 for path, array in weights.items()}
+    weights |= {
+        "fc1/bias": np.zeros(4, np.float32),
+        "scale": np.array(-0.5, np.float32),
+        "count": np.array(3, np.int64),
+        "flag": np.array(True),
+        "double": rng.normal(size=(2, 3, 1)),
+        "dropout/seed_generator_state": np.array([1, 2**32 - 1], np.uint32),
+        "empty": np.zeros((0, 3), np.float32),
+        "columns": np.asfortranarray(rng.normal(size=(3, 2))),
+        "swapped": np.arange(3, dtype=">f4"),
+    }
+    history = (
+        {"level": 0, "arm": "ticket", "accuracy": math.nan, "density": 1.0},
+        {"level": 1, "arm": "reinit", "accuracy": 0.1 + 0.2, "density": 0.8},
+    )
+    return Ticket(mask, weights, 2, 500, "iterative", "It wins: \\u00e9.", history)
+"""
+namespace = {}
+exec(MAKE, namespace)
+make = namespace["make"]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "the.ticket"
+
+
+def raw(header, data=b""):
+    """A safetensors file, byte by byte."""
+    header = json.dumps(header).encode()
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def described(**changes):
+    text = json.dumps({"format": "tf_lottery.ticket.1", "level": 0, "history": [], **changes})
+    return {"__metadata__": {"tf_lottery": text}}
+
+
+def assert_same(loaded, ticket):
+    for loaded_arrays, arrays in ((loaded.mask, ticket.mask), (loaded.weights, ticket.weights)):
+        assert loaded_arrays.keys() == arrays.keys()
+        for name, array in arrays.items():
+            array = np.asarray(array)
+            assert loaded_arrays[name].dtype == array.dtype.newbyteorder("="), name
+            assert loaded_arrays[name].shape == array.shape, name
+            np.testing.assert_array_equal(loaded_arrays[name], array, err_msg=name)
+    for field in ("level", "rewind_step", "method", "verdict", "density"):
+        assert getattr(loaded, field) == getattr(ticket, field)
+        assert type(getattr(loaded, field)) is type(getattr(ticket, field))
+    assert isinstance(loaded.history, tuple)
+    assert repr(loaded.history) == repr(ticket.history)  # Where NaN is equal to NaN.
+
+
+def test_what_is_saved_comes_back(path):
+    make().save(path)
+    assert_same(Ticket.load(path), make())
+    assert math.isnan(Ticket.load(str(path)).history[0]["accuracy"])
+
+
+def test_the_least_of_tickets_comes_back(path):
+    ticket = Ticket({"a": np.array(True)}, {"a": np.array(1.5)}, level=0)
+    ticket.save(path)
+    loaded = Ticket.load(path)
+    assert_same(loaded, ticket)
+    assert (loaded.rewind_step, loaded.method, loaded.verdict, loaded.history) == (0, "", "", ())
+    assert loaded.mask["a"].shape == loaded.weights["a"].shape == ()
+
+
+def test_saving_makes_folders_replaces_the_file_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "new" / "the.ticket"
+    Ticket({"a": np.ones(1, bool)}, {"a": np.ones(1)}, level=0).save(path)
+    make().save(path)
+    assert_same(Ticket.load(path), make())
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_equal_tickets_make_equal_files_in_every_process(tmp_path):
+    paths = [tmp_path / name for name in ("1", "4711", "reversed")]
+    for path in paths[:2]:
+        subprocess.run(
+            [sys.executable, "-c", f"{MAKE}\nmake().save({str(path)!r})"],
+            env={**os.environ, "PYTHONHASHSEED": path.name},
+            cwd=ROOT,
+            check=True,
+        )
+    ticket = make()
+    Ticket(
+        dict(reversed(ticket.mask.items())),
+        dict(reversed(ticket.weights.items())),
+        *(ticket.level, ticket.rewind_step, ticket.method, ticket.verdict, ticket.history),
+    ).save(paths[2])
+    contents = [path.read_bytes() for path in paths]
+    assert len(contents[0]) > 1000
+    assert contents[0] == contents[1] == contents[2]
+
+
+def test_other_tickets_make_other_files(tmp_path):
+    ticket = make()
+    ticket.save(tmp_path / "a")
+    ticket.weights["fc1/bias"][0] = 1e-9
+    ticket.save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() != (tmp_path / "b").read_bytes()
+
+
+def test_a_file_of_format_1_is_read_as_long_as_there_are_any(path):
+    header = {
+        "__metadata__": {
+            "tf_lottery": '{"format": "tf_lottery.ticket.1", "digest": '
+            '"2c0a13289ebe00c40e48d6b2811917c94fc32983bff5bf18ed1c7cecdf003b0f", "level": 3, "rewind_step": '
+            '100, "method": "by hand", "verdict": "fine", "history": [{"level": 0, "density": 1.0}]}'
+        },
+        "weights/fc/bias": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+        "weights/fc/kernel": {"dtype": "F32", "shape": [1, 2], "data_offsets": [8, 16]},
+        "mask/fc/kernel": {"dtype": "BOOL", "shape": [1, 2], "data_offsets": [16, 18]},
+    }
+    path.write_bytes(raw(header, struct.pack("<ffff??", 0.25, 0, 0.5, -1.5, True, False)))
+    expected = Ticket(
+        mask={"fc/kernel": np.array([[True, False]])},
+        weights={
+            "fc/kernel": np.array([[0.5, -1.5]], np.float32),
+            "fc/bias": np.array([0.25, 0], np.float32),
+        },
+        level=3,
+        rewind_step=100,
+        method="by hand",
+        verdict="fine",
+        history=({"level": 0, "density": 1.0},),
+    )
+    assert_same(Ticket.load(path), expected)
+
+
+def test_others_can_open_a_ticket(path):
+    make().save(path)
+    tensors = safetensors.numpy.load_file(path)
+    np.testing.assert_array_equal(tensors["mask/fc3/kernel"], make().mask["fc3/kernel"])
+    np.testing.assert_array_equal(tensors["weights/fc3/kernel"], make().weights["fc3/kernel"])
+
+
+@pytest.mark.parametrize("name", ["nothing", "folder", "folder/nothing"])
+def test_a_missing_file_is_named(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"There is no file '{re.escape(str(tmp_path / name))}'"):
+        Ticket.load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"123",
+        b"PK\x03\x04" + bytes(100),
+        struct.pack("<Q", 2**63) + b"{}",
+        b"loss,accuracy\n0.5,0.9\n",
+        raw({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, bytes(8)),
+        raw({"__metadata__": {"tf_lottery": "{"}}),
+        raw({"__metadata__": {"pytorch": "{}"}}),
+        safetensors.numpy.save({"a": np.ones(3, np.float32)}),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(path, content):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"Cannot read '{re.escape(str(path))}': "):
+        Ticket.load(path)
+
+
+@pytest.mark.parametrize("description", [[], "text", None, 3, {}, {"format": "tf_lottery.state.1"}])
+def test_another_file_of_ours_is_no_ticket(path, description):
+    files.write_tensors(path, {"a": np.ones(3)}, description)
+    with pytest.raises(ValueError, match="is no ticket: its format is not 'tf_lottery.ticket.1'"):
+        Ticket.load(path)
+
+
+def test_a_ticket_of_a_later_format_is_refused(path):
+    path.write_bytes(raw(described(format="tf_lottery.ticket.2")))
+    with pytest.raises(ValueError, match="is no ticket: its format is not 'tf_lottery.ticket.1'"):
+        Ticket.load(path)
+
+
+def test_a_file_without_its_digest_is_damaged(path):
+    path.write_bytes(raw(described()))
+    with pytest.raises(ValueError, match="is damaged: its digest is not that of its content"):
+        Ticket.load(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("weights", {"a": np.ones(3)}, r"needs weights of shape \(2,\) for its mask of 'a'"),
+        ("weights", {"b": np.ones(2)}, r"needs weights of shape \(2,\) for its mask of 'a'"),
+        ("mask", {}, "A mask needs at least one weight"),
+        ("mask", {"a": np.ones(2)}, "a mask holds bools"),
+        ("history", None, "NoneType"),
+    ],
+)
+def test_a_file_whose_parts_do_not_fit_is_no_ticket(path, field, value, message):
+    ticket = Ticket({"a": np.ones(2, bool)}, {"a": np.ones(2)}, level=1)
+    object.__setattr__(ticket, field, value)  # Past the check of the constructor.
+    ticket.save(path)
+    with pytest.raises(ValueError, match=f"'{re.escape(str(path))}' is no ticket: .*{message}"):
+        Ticket.load(path)
+
+
+def test_a_ticket_whose_mask_does_not_fit_its_weights_is_refused():
+    with pytest.raises(ValueError, match=r"needs weights of shape \(2, 3\) for its mask of 'fc/kernel'"):
+        Ticket({"fc/kernel": np.ones((2, 3), bool)}, {"fc/kernel": np.ones((3, 2))}, level=0)
+    with pytest.raises(ValueError, match="for its mask of 'fc/kernel'"):
+        Ticket({"fc/kernel": np.ones((2, 3), bool)}, {"fc/bias": np.ones(3)}, level=0)
+    with pytest.raises(TypeError, match="The mask of 'a' holds int64"):
+        Ticket({"a": np.ones(2, np.int64)}, {"a": np.ones(2)}, level=0)
+
+
+def test_a_truncated_file_is_refused(path):
+    make().save(path)
+    whole = path.read_bytes()
+    for length in np.linspace(0, len(whole) - 1, 60).astype(int):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="Cannot read"):
+            Ticket.load(path)
+    path.write_bytes(whole + b"\0")
+    with pytest.raises(ValueError, match="Cannot read"):
+        Ticket.load(path)
+
+
+@pytest.mark.parametrize("where", ["anywhere", "header", "tensors"])
+def test_a_byte_that_changed_is_noticed(path, where):
+    ticket = make()
+    ticket.save(path)
+    whole = path.read_bytes()
+    header = 8 + struct.unpack("<Q", whole[:8])[0]
+    low, high = {"anywhere": (0, len(whole)), "header": (8, header), "tensors": (header, len(whole))}[where]
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        content = bytearray(whole)
+        for place in rng.integers(low, high, rng.integers(1, 4)):
+            content[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(content)
+        try:
+            loaded = Ticket.load(path)
+        except ValueError as error:
+            refused += 1
+            assert str(path) in str(error)
+        else:
+            assert_same(loaded, ticket)
+    assert refused >= 190  # The rest hit the spaces that fill up the header.
+
+
+def network(keras, trainable=True):
+    initializer = keras.initializers.GlorotNormal(seed=3)
+    model = keras.Sequential(
+        [
+            keras.layers.Input((8,)),
+            keras.layers.Dense(16, "relu", kernel_initializer=initializer, name="fc1"),
+            keras.layers.BatchNormalization(name="bn"),
+            keras.layers.Dropout(0.1, name="dropout"),
+            keras.layers.Dense(6, "relu", name="fc2", trainable=trainable),
+            keras.layers.Dense(3, name="output"),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
+    return model
+
+
+def ticket_of(model, seed=0):
+    """A ticket for `model` with a random mask and random weights, none of them zero."""
+    masked = MaskedModel(model)
+    rng = np.random.default_rng(seed)
+    weights = {
+        path: rng.uniform(0.1, 1, array.shape).astype(np.float32) if array.dtype == np.float32 else array
+        for path, array in network_weights(masked.state()).items()
+    }
+    return Ticket({path: rng.random(shape) < 0.4 for path, shape in masked.shapes.items()}, weights, level=1)
+
+
+def assert_applied(ticket, model):
+    masked = MaskedModel(model)
+    mask, state = masked.mask(), masked.state()
+    assert mask.keys() == ticket.mask.keys()
+    for path, array in ticket.mask.items():
+        np.testing.assert_array_equal(mask[path], array)
+        assert mask[path].dtype == bool
+    expected = masks.apply(ticket.mask, ticket.weights)
+    compared = [path for path in expected if not path.endswith("seed_generator_state")]
+    assert len(compared) == 10
+    for path in compared:
+        np.testing.assert_array_equal(state[path], expected[path], err_msg=path)
+
+
+def test_apply_sets_mask_and_weights_exactly_and_they_hold(keras, data):
+    ticket = ticket_of(network(keras))
+    model = network(keras)
+    assert ticket.apply(model) is model
+    assert_applied(ticket, model)
+    model.fit(*data, epochs=1, verbose=0)
+    trained = MaskedModel(model).kernels()
+    for path, array in ticket.mask.items():
+        assert (trained[path][~array] == 0).all()
+        assert (trained[path][array] != ticket.weights[path][array]).any()
+
+
+def test_apply_takes_the_place_of_an_earlier_ticket(keras):
+    model = network(keras)
+    first, second = ticket_of(model, seed=1), ticket_of(model, seed=2)
+    first.apply(model)
+    second.apply(model)
+    assert_applied(second, model)
+
+
+def test_a_ticket_fits_the_same_network_in_the_other_keras(keras, path):
+    other = flavour.keras_module(next(name for name in flavour.FLAVOURS if name != keras.__name__))
+    model = network(keras)
+    ticket = ticket_of(model)
+    ticket.apply(model)
+    ticket.save(path)
+    twin = Ticket.load(path).apply(network(other))
+    assert isinstance(twin, other.Model)
+    assert_applied(ticket, twin)
+    x = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
+    np.testing.assert_allclose(twin.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-5)
+
+
+def test_a_ticket_that_does_not_fit_names_every_layer_that_differs(make_model):
+    ticket = ticket_of(make_model(widths=(16, 8), batch_norm=True))
+    model = make_model(widths=(12, 8, 4))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="These arrays do not fit the model") as error:
+        ticket.apply(model)
+    lines = str(error.value).splitlines()[1:]
+    assert sorted(lines) == sorted(
+        [
+            "  fc1/kernel: shape (8, 16), the model has shape (8, 12)",
+            "  fc1/bias: shape (16,), the model has shape (12,)",
+            "  fc2/kernel: shape (16, 8), the model has shape (12, 8)",
+            "  fc3/kernel: nothing, the model has shape (8, 4)",
+            "  fc3/bias: nothing, the model has shape (4,)",
+            "  output/kernel: shape (8, 3), the model has shape (4, 3)",
+            *(
+                f"  bn{i}/{name}: shape ({width},), the model has nothing"
+                for i, width in ((1, 16), (2, 8))
+                for name in ("gamma", "beta", "moving_mean", "moving_variance")
+            ),
+        ]
+    )
+    for array, other in zip(model.get_weights(), before):
+        np.testing.assert_array_equal(array, other)
+
+
+def test_a_mask_that_does_not_fit_leaves_the_weights_alone(keras):
+    ticket = ticket_of(network(keras))
+    model = network(keras, trainable=False)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"\n  fc2/kernel: shape \(16, 6\), the model has nothing$"):
+        ticket.apply(model)
+    for array, other in zip(model.get_weights(), before):
+        np.testing.assert_array_equal(array, other)
+
+
+def test_an_uncompiled_model_is_refused(keras):
+    model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(3, name="a")], name="net")
+    with pytest.raises(ValueError, match=r"The model 'net' is not compiled. Call model.compile\("):
+        make().apply(model)
+
+
+def test_an_unbuilt_model_is_refused(keras):
+    model = keras.Sequential([keras.layers.Dense(3, name="a")], name="net")
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="The model 'net' has no weights yet. Build it first"):
+        make().apply(model)
+
+
+@pytest.mark.parametrize(
+    ("thing", "name"), [(None, "builtins.NoneType"), (make().weights, "builtins.dict"), (Ticket, "type")]
+)
+def test_what_is_no_model_is_refused(thing, name):
+    with pytest.raises(TypeError, match=rf"Expected a keras.Model .* Received: .*{name}"):
+        make().apply(thing)
