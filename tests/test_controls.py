@@ -7,16 +7,17 @@ import pytest
 
 from tf_lottery.keras_api import prunable
 from tf_lottery.tickets import controls, masks, seeds
-from tf_lottery.tickets.controls import Found
+from tf_lottery.tickets.controls import FoundTicket
 
 SHAPES = {"fc1/kernel": (20, 30), "fc2/kernel": (30, 10), "output/kernel": (10, 3)}
 DRAWS = 400
 
 
-def redraw_with(seed):
+def redraw_with(seed, initial):
     def redraw():
         rng = np.random.default_rng(seed)
-        return {path: rng.normal(size=shape).astype(np.float32) for path, shape in SHAPES.items()}
+        drawn = {path: rng.normal(size=shape).astype(np.float32) for path, shape in SHAPES.items()}
+        return {**initial, **drawn}
 
     return redraw
 
@@ -28,7 +29,7 @@ def found(seed=0, mask=None):
         mask = {path: rng.random(shape) < shares[path] for path, shape in SHAPES.items()}
     initial = {path: rng.normal(size=shape).astype(np.float32) for path, shape in SHAPES.items()}
     initial |= {"fc1/bias": rng.normal(size=30).astype(np.float32), "bn/moving_mean": np.ones(30)}
-    return Found(mask, initial, redraw_with(seed), np.random.default_rng(seed))
+    return FoundTicket(mask, initial, 5, redraw_with(seed, initial), np.random.default_rng(seed))
 
 
 def counts(mask):
@@ -44,14 +45,15 @@ def same(arrays, others):
 
 def test_reinit_keeps_the_mask_and_draws_other_weights():
     given = found()
-    mask, weights = controls.reinit(given)
+    mask, weights, step = controls.reinit(given)
+    assert step == 0
     assert same(mask, given.mask)
-    assert list(weights) == list(given.initial)
+    assert list(weights) == list(given.rewound)
     for path in SHAPES:
         assert weights[path].shape == SHAPES[path]
-        assert (weights[path] != given.initial[path]).all()
+        assert (weights[path] != given.rewound[path]).all()
     for path in ("fc1/bias", "bn/moving_mean"):
-        np.testing.assert_array_equal(weights[path], given.initial[path])
+        np.testing.assert_array_equal(weights[path], given.rewound[path])
 
 
 def test_reinit_depends_on_the_draw():
@@ -68,9 +70,9 @@ def test_reinit_draws_a_network_from_its_own_initializers(make_model):
 
     def reinit(seed):
         def redraw():
-            return prunable.draw_initial(model, lambda path: seeds.seed(seed, path))
+            return {**initial, **prunable.draw_initial(model, lambda path: seeds.seed(seed, path))}
 
-        return controls.reinit(Found(mask, initial, redraw, np.random.default_rng(0)))
+        return controls.reinit(FoundTicket(mask, initial, 0, redraw, np.random.default_rng(0)))[:2]
 
     kept, first = reinit(1)
     assert same(kept, mask)
@@ -87,23 +89,25 @@ def test_reinit_draws_a_network_from_its_own_initializers(make_model):
 
 def test_shuffle_keeps_the_count_of_each_layer_and_the_weights():
     given = found()
-    mask, weights = controls.shuffle(given)
+    mask, weights, step = controls.shuffle(given)
+    assert step == given.step
     assert counts(mask) == counts(given.mask)
     assert {path: (array.shape, array.dtype) for path, array in mask.items()} == {
         path: (shape, np.dtype(bool)) for path, shape in SHAPES.items()
     }
     assert all(not np.array_equal(mask[path], given.mask[path]) for path in SHAPES)
-    assert same(weights, found().initial)
+    assert same(weights, found().rewound)
 
 
 def test_random_keeps_the_total_and_the_weights_and_spreads_it_over_the_layers():
     given = found()
-    mask, weights = controls.random(given)
+    mask, weights, step = controls.random(given)
+    assert step == given.step
     assert masks.kept(mask) == masks.kept(given.mask)
     assert {path: (array.shape, array.dtype) for path, array in mask.items()} == {
         path: (shape, np.dtype(bool)) for path, shape in SHAPES.items()
     }
-    assert same(weights, found().initial)
+    assert same(weights, found().rewound)
     density = masks.density(given.mask)
     for path in SHAPES:
         assert counts(mask)[path] != counts(given.mask)[path]
@@ -155,7 +159,7 @@ def test_a_control_changes_none_of_its_inputs(name):
     given = found()
     controls.CONTROLS[name](given)
     assert same(given.mask, found().mask)
-    assert same(given.initial, found().initial)
+    assert same(given.rewound, found().rewound)
 
 
 @pytest.mark.parametrize("name", controls.CONTROLS)
@@ -181,7 +185,7 @@ def test_the_controls_by_name():
 
 def test_a_function_goes_by_its_own_name():
     def same_sign(found):
-        return found.mask, found.initial
+        return found.mask, found.rewound, 0
 
     assert controls.resolve(["reinit", same_sign]) == {"reinit": controls.reinit, "same_sign": same_sign}
 
@@ -210,7 +214,7 @@ def test_two_functions_of_one_name_are_refused():
 
 def test_a_control_cannot_pass_for_the_ticket():
     def ticket(found):
-        return found.mask, found.initial
+        return found.mask, found.rewound, 0
 
     with pytest.raises(ValueError, match="A control cannot be called 'ticket'"):
         controls.resolve([ticket])

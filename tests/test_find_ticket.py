@@ -108,6 +108,7 @@ def test_progress_is_shown_unless_it_is_not_wanted(make_model, data, capsys):
         ({"steps": 0}, "steps must be 1 or more. Received 0"),
         ({"batch_size": 0}, "batch_size must be 1 to 216, the training examples. Received 0"),
         ({"batch_size": 217}, "batch_size must be 1 to 216, the training examples. Received 217"),
+        ({"eval_every": 0}, "eval_every must be 1 or more. Received 0"),
         ({"levels": -1}, "levels must be 0 or more"),
         ({"prune_fraction": 1.0}, r"fraction to prune must be in \[0, 1\)"),
         ({"target_density": 2.0}, r"target_density must be in \(0, 1\)"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tf_lottery.search.imp import Plan, find_tickets, iterative_magnitude_pruning
+from tf_lottery.search.imp import Plan, iterative_magnitude_pruning, iterative_pruning
 from tf_lottery.tickets import controls, scores
 from tf_lottery.training.arms import Trained
 from tf_lottery.training.history import History
@@ -23,7 +23,6 @@ def initial_state():
 
 def train(start):
     """Stands in for training: adds to each weight what depends on its place alone."""
-    assert start.arm in ("ticket", "reinit")
     moved = {
         path: array + np.cos(np.arange(array.size)).reshape(array.shape)
         for path, array in start.state.items()
@@ -36,8 +35,12 @@ def train(start):
 
 def search(levels=4, **arguments):
     plan = Plan(levels, dict.fromkeys(KERNELS, 0.25), **arguments)
-    redraw = lambda seed: {path: np.full(initial_state()[path].shape, float(seed)) for path in KERNELS}  # noqa: E731
-    return list(find_tickets(plan, train, initial_state(), redraw))
+    return list(iterative_pruning(plan, train, initial_state(), redraw))
+
+
+def redraw(seed):
+    drawn = {path: np.full(initial_state()[path].shape, float(seed)) for path in KERNELS}
+    return {**initial_state(), **drawn}
 
 
 def test_each_level_prunes_the_lowest_of_what_is_left_and_rewinds_the_others():
@@ -92,8 +95,18 @@ def test_late_rewinding_starts_later_levels_from_the_snapshot_at_its_step():
         trained = train(start)
         return Trained(start, trained.final, History(), snapshot={k: v + 7 for k, v in start.state.items()})
 
-    plan = Plan(2, dict.fromkeys(KERNELS, 0.25), rewind_step=3)
-    starts = [t.start for t in find_tickets(plan, train_on, initial_state(), dict)]
+    plan = Plan(
+        2, dict.fromkeys(KERNELS, 0.25), rewind_step=3, controls=controls.resolve(["reinit", "shuffle"])
+    )
+    starts = [t.start for t in iterative_pruning(plan, train_on, initial_state(), redraw)]
+    begun = {(start.level, start.arm): start for start in starts}
+    assert {key: start.step for key, start in begun.items() if key[0] == 2} == {
+        (2, "ticket"): 3,
+        (2, "reinit"): 0,
+        (2, "shuffle"): 3,
+    }
+    assert begun[2, "shuffle"].state is begun[2, "ticket"].state
+    starts = [start for start in starts if start.is_ticket]
     assert [start.step for start in starts] == [0, 3, 3]
     for path, array in initial_state().items():
         np.testing.assert_array_equal(starts[0].state[path], array)

@@ -108,6 +108,21 @@ def test_levels_to_a_density():
     assert levels_to(0.9, LENET, fractions) == 1
 
 
+def test_levels_to_a_density_in_the_global_scope():
+    with pytest.raises(ValueError, match="pass layer_fractions={}"):
+        levels_to(0.2, LENET, layer_fractions(list(LENET), 0.2), "global")
+    alike = layer_fractions(list(LENET), 0.2, {})
+    levels = levels_to(0.2, LENET, alike, "global")
+    rng = np.random.default_rng(0)
+    mask = masks.ones(LENET)
+    densities = [1.0]
+    for _ in range(levels):
+        scores = {path: rng.random(shape) for path, shape in LENET.items()}
+        mask = prune(mask, scores, alike, "global")
+        densities.append(masks.density(mask))
+    assert densities[-1] <= 0.2 < densities[-2]
+
+
 @pytest.mark.parametrize("target", [0.0, 1.0, -1.0])
 def test_a_density_out_of_range_is_refused(target):
     with pytest.raises(ValueError, match=r"target_density must be in \(0, 1\)"):

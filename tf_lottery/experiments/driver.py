@@ -13,7 +13,7 @@ from tf_lottery.experiments import datasets, networks
 from tf_lottery.experiments.config import ExperimentConfig
 from tf_lottery.keras_api import flavour
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
-from tf_lottery.search.imp import Plan, find_tickets
+from tf_lottery.search.imp import Plan, iterative_pruning, redraw_of
 from tf_lottery.tickets import controls, pruning, scores, seeds
 from tf_lottery.tickets.ticket import Ticket
 from tf_lottery.training import runs
@@ -92,11 +92,9 @@ def _search(
         listeners=listeners,
     )
 
-    def redraw(seed: int) -> dict[str, Any]:
-        return model.draw_initial(lambda path: seeds.seed(seed, path))
-
-    fresh = {**model.fresh_state, **redraw(seeds.seed(*plan.key, "init"))}
-    for trained in find_tickets(plan, train, store.initial(fresh), redraw):
+    redraw = redraw_of(model)
+    initial = store.initial(redraw(seeds.seed(*plan.key, "init")))
+    for trained in iterative_pruning(plan, train, initial, redraw):
         if trained.start.is_ticket:
             _ticket(plan, trained).save(store.folder(trained.start) / "ticket.safetensors")
 

@@ -36,6 +36,11 @@ class MaskedModel:
                 f"The model {model.name!r} is not compiled. Call "
                 "model.compile(optimizer=..., loss=..., metrics=['accuracy']) first."
             )
+        if not hasattr(model.optimizer, "build"):
+            raise ValueError(
+                f"{type(model.optimizer).__module__}.{type(model.optimizer).__name__} is a legacy optimizer. "
+                f"Compile the model with {self.flavour}.optimizers.{type(model.optimizer).__name__}."
+            )
         kernels = prunable.prunable_slots(model)
         self.given = model
         self.trained = _wrapped(model) if self.flavour == "tf_keras" else model
@@ -102,38 +107,46 @@ class MaskedModel:
             variable.assign(weights[path])
 
     def draw_initial(self, seed_of: Callable[[str], int]) -> Arrays:
-        """Draws the trainable variables anew from the layers' initializers; path -> array."""
-        return prunable.draw_initial(self.trained, seed_of)
+        """Draws a whole network anew; sets its variables, and returns every one as `state` does.
 
-    def check_data(self, x: np.ndarray, y: np.ndarray, what: str) -> None:
-        """Refuses inputs of another shape than the model's, and labels it has no output for.
+        Trainable variables come from the layers' own initializers; the others, and
+        biases without an initializer, are those that the model came with. The
+        optimizer is as new.
+
+        Args:
+            seed_of: function from a variable's path to the seed of its draw.
 
         Raises:
-            ValueError: says what the model takes and what it was given.
+            ValueError: a kernel's layer does not say how it is initialized.
         """
-        expected = getattr(self.given, "input_shape", None)
-        if isinstance(expected, tuple) and not _shapes_match(expected[1:], x.shape[1:]):
+        self.restore({**self.fresh_state, **prunable.draw_initial(self.trained, seed_of)})
+        self.reset_optimizer()
+        return self.state()
+
+    def reset_optimizer(self) -> None:
+        """Gives the optimizer the state that it has before the first step on these weights.
+
+        Raises:
+            ValueError: the optimizer cannot be made anew from its own config.
+        """
+        optimizer = self.trained.optimizer
+        try:
+            fresh = type(optimizer).from_config(optimizer.get_config())
+        except Exception as error:
             raise ValueError(
-                f"The model takes inputs of shape {expected[1:]}. The {what} x has {x.shape[1:]} per example."
-            )
-        loss = self.given.loss
-        name = getattr(loss, "name", getattr(loss, "__name__", loss))
-        classes = getattr(self.given, "output_shape", (None,))[-1]
-        if "sparse" not in str(name).lower() or not isinstance(classes, int):
-            return
-        if y.min() < 0 or y.max() >= classes:
-            raise ValueError(
-                f"The model has {classes} outputs, for labels 0 to {classes - 1}. "
-                f"The {what} y has labels {y.min()} to {y.max()}."
-            )
+                f"The optimizer {type(optimizer).__name__} cannot be made anew from its get_config(), "
+                f"as a fresh start needs: {error}"
+            ) from error
+        # Some optimizers keep a copy of the weights: it is made here, of those that are set now.
+        fresh.build(self.trained.trainable_variables)
+        for variable, value in zip(_variables_of(optimizer), _variables_of(fresh)):
+            variable.assign(value)
 
     def _state_variables(self) -> dict[str, Any]:
         variables = {path: slot.variable for path, slot in self._slots.items()}
-        optimizer = self.trained.optimizer.variables
-        optimizer = optimizer() if callable(optimizer) else optimizer
         # Names repeat in tf_keras and change with the model's; the order is fixed by the build.
-        variables.update({f"{OPTIMIZER}{i:03d}": v for i, v in enumerate(optimizer)})
-        return variables
+        optimizer = enumerate(_variables_of(self.trained.optimizer))
+        return variables | {f"{OPTIMIZER}{i:03d}": variable for i, variable in optimizer}
 
     def _mask_variable(self, path: str) -> tf.Variable:
         kernel = self._slots[path].variable
@@ -197,10 +210,6 @@ def check_fits(given: Mapping[str, tuple], expected: Mapping[str, tuple]) -> Non
         raise ValueError("These arrays do not fit the model:\n" + "\n".join(differences))
 
 
-def _shapes_match(expected: tuple, shape: tuple) -> bool:
-    return len(expected) == len(shape) and all(e in (None, n) for e, n in zip(expected, shape))
-
-
 def _shape(shapes: Mapping[str, tuple], path: str) -> str:
     return f"shape {tuple(shapes[path])}" if path in shapes else "nothing"
 
@@ -208,6 +217,15 @@ def _shape(shapes: Mapping[str, tuple], path: str) -> str:
 def network_weights(state: Mapping[str, np.ndarray]) -> Arrays:
     """Returns what `state` holds of the network, without the optimizer's variables."""
     return {path: array for path, array in state.items() if not path.startswith(OPTIMIZER)}
+
+
+def _variables_of(optimizer: Any) -> list[Any]:
+    variables = optimizer.variables
+    if not callable(variables):
+        return list(variables)
+    # tf_keras leaves the learning rate out, and callbacks change it.
+    rate = getattr(optimizer, "_learning_rate", None)
+    return [*variables(), *([rate] if isinstance(rate, tf.Variable) else [])]
 
 
 def _is_weight(path: str) -> bool:

@@ -47,7 +47,8 @@ def attach(variable: Any, mask: tf.Variable) -> MaskConstraint:
     """Puts `mask` on `variable`, round the constraint that it has."""
     constraint = MaskConstraint(mask, variable.constraint)
     if isinstance(variable, tf.Variable):
-        variable._constraint = constraint  # tf.Variable has no public setter
+        # tf.Variable has no public setter; mixed precision puts another variable round it.
+        getattr(variable, "_variable", variable)._constraint = constraint
     else:
         variable.constraint = constraint
     return constraint

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.keras_api import flavour, prunable
+from tf_lottery.keras_api import flavour, masking, prunable
 
 with flavour.keras_environment_kept():
     import tensorflow_model_optimization as tfmot
@@ -62,6 +62,10 @@ class RewindablePruning(pruning_wrapper.PruneLowMagnitude):
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
+        for weight, mask, _ in self.pruning_vars:
+            held = masking.constraint_of(weight)
+            if held is not None:
+                mask.assign(tf.cast(held.mask, mask.dtype))
         self.snapshot()
 
     def snapshot(self) -> None:

@@ -3,16 +3,14 @@
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
-
-import numpy as np
 
 from tf_lottery.analysis import verdict
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
-from tf_lottery.search.imp import Plan, find_tickets
+from tf_lottery.search.imp import Plan, iterative_pruning, redraw_of
 from tf_lottery.tickets import controls as controls_module
-from tf_lottery.tickets import pruning, scores, seeds
+from tf_lottery.tickets import pruning, scores
 from tf_lottery.tickets.controls import Control
 from tf_lottery.tickets.scores import Criterion
 from tf_lottery.tickets.ticket import Ticket
@@ -23,11 +21,12 @@ from tf_lottery.training.loop import Loop
 from tf_lottery.training.runs import RunDirectory
 from tf_lottery.training.tensorboard import TensorBoard
 from tf_lottery.training.terminal import Terminal
-from tf_lottery.training.trainer import Listener, Store, Trainer
+from tf_lottery.training.trainer import Listener, Trainer
 
 _REPLICATE = 1
 _DEFAULT_EPOCHS = 10
 _DEFAULT_EVALUATIONS = 50
+_EXTENDABLE = ("levels", "controls")  # what only adds networks to a finished search
 
 
 def find_ticket(
@@ -97,7 +96,8 @@ def find_ticket(
     Raises:
         TypeError: not a Keras model, or not arrays.
         ValueError: the model is not compiled or not built, the data do not fit, an
-            argument is out of range, or the loss became NaN.
+            argument is out of range, or the loss became NaN. After this or any other
+            error, Ctrl-C too, the model's variables are as they were.
 
     Example:
         >>> ticket = find_ticket(model, x, y, epochs=5, levels=3, verbose=0)
@@ -107,10 +107,10 @@ def find_ticket(
     masked = MaskedModel(model)
     train, evaluation = _data(masked, x, y, validation_data, validation_split, test_data, seed)
     steps = _steps(len(train[0]), batch_size, epochs, steps)
-    eval_every = eval_every or math.ceil(steps / _DEFAULT_EVALUATIONS)
+    eval_every = math.ceil(steps / _DEFAULT_EVALUATIONS) if eval_every is None else eval_every
     fractions = pruning.layer_fractions(list(masked.shapes), prune_fraction, layer_fractions)
     if target_density is not None:
-        levels = pruning.levels_to(target_density, masked.shapes, fractions)
+        levels = pruning.levels_to(target_density, masked.shapes, fractions, scope)
     plan = Plan(
         levels=levels,
         fractions=fractions,
@@ -122,21 +122,18 @@ def find_ticket(
     )
     _check_ranges(steps, eval_every, rewind_step)
     loop = Loop(masked.trained, train, evaluation, batch_size=batch_size, chunk=min(eval_every, 100))
-    settings = {
-        "shapes": {path: list(shape) for path, shape in masked.shapes.items()},
-        "batch_size": batch_size,
-        "steps": steps,
-        "eval_every": eval_every,
-        "levels": levels,
-        "fractions": fractions,
-        "scope": scope,
-        "criterion": plan.criterion.__name__,
-        "rewind_step": rewind_step,
-        "controls": list(plan.controls),
-        "seed": seed,
-    }
     with contextlib.ExitStack() as stack:
-        store, listeners = _outputs(stack, workdir, settings, plan, steps, verbose)
+        listeners = _terminal(stack, plan, steps, verbose)
+        store = None
+        if workdir is not None:
+            settings = _settings(
+                masked, plan, {"training": train, **evaluation}, batch_size, steps, eval_every
+            )
+            run = stack.enter_context(RunDirectory(workdir, settings, extendable=_EXTENDABLE).open())
+            stack.callback(run.write_results)
+            store = run.replicate(_REPLICATE)
+            tensorboard = TensorBoard(run.path / "tensorboard", _REPLICATE)
+            listeners.append(stack.enter_context(contextlib.closing(tensorboard)))
         trainer = Trainer(
             masked,
             loop,
@@ -151,19 +148,18 @@ def find_ticket(
 
 
 def _search(masked: MaskedModel, plan: Plan, trainer: Trainer, store: Any) -> Ticket:
-    def redraw(seed: int) -> dict[str, np.ndarray]:
-        return masked.draw_initial(lambda path: seeds.seed(seed, path))
-
+    mask_before = masked.mask()
     initial = store.initial(masked.fresh_state) if store else masked.fresh_state
     results: list[Result] = []
     starts: dict[int, Start] = {}
     try:
-        for trained in find_tickets(plan, trainer, initial, redraw):
+        for trained in iterative_pruning(plan, trainer, initial, redraw_of(masked)):
             results.append(trained.result(_REPLICATE))
             if trained.start.is_ticket:
                 starts[trained.start.level] = trained.start
     except BaseException:
-        masked.restore(initial)
+        masked.set_mask(mask_before)
+        masked.restore(masked.fresh_state)
         raise
     judged = verdict.judge(results)
     start = starts[judged.level]
@@ -198,7 +194,7 @@ def _data(
     if test_data is not None:
         evaluation["test"] = data.as_pair(*test_data, "test")
     for what, pair in {"training": train, **evaluation}.items():
-        masked.check_data(*pair, what)
+        data.check_fits(masked.given, *pair, what)
     return train, evaluation
 
 
@@ -220,25 +216,39 @@ def _check_ranges(steps: int, eval_every: int, rewind_step: int) -> None:
         )
 
 
-def _outputs(
-    stack: contextlib.ExitStack,
-    workdir: str | os.PathLike[str] | None,
-    settings: Mapping[str, Any],
-    plan: Plan,
-    steps: int,
-    verbose: str | int,
-) -> tuple[Store | None, Sequence[Listener]]:
-    store, listeners = None, []
+def _terminal(stack: contextlib.ExitStack, plan: Plan, steps: int, verbose: str | int) -> list[Listener]:
     if verbose not in ("auto", 0, 1):
         raise ValueError(f"verbose must be 0, 1 or 'auto'. Received {verbose!r}.")
-    if verbose:
-        networks = plan.levels * (1 + len(plan.controls)) + 1
-        listeners.append(stack.enter_context(contextlib.closing(Terminal(networks * steps, plan.controls))))
-    if workdir is not None:
-        directory = RunDirectory(workdir, settings, extendable=("levels", "controls"))
-        run = stack.enter_context(directory.open())
-        stack.callback(run.write_results)
-        store = run.replicate(_REPLICATE)
-        tensorboard = TensorBoard(run.path / "tensorboard", _REPLICATE)
-        listeners.append(stack.enter_context(contextlib.closing(tensorboard)))
-    return store, listeners
+    if not verbose:
+        return []
+    networks = plan.levels * (1 + len(plan.controls)) + 1
+    return [stack.enter_context(contextlib.closing(Terminal(networks * steps, plan.controls)))]
+
+
+def _settings(
+    masked: MaskedModel,
+    plan: Plan,
+    pairs: Mapping[str, data.Pair],
+    batch_size: int,
+    steps: int,
+    eval_every: int,
+) -> dict[str, Any]:
+    """Returns what determines the results, for a run directory to compare."""
+    optimizer = masked.given.optimizer
+    return {
+        "flavour": masked.flavour,
+        "shapes": {path: list(shape) for path, shape in masked.shapes.items()},
+        "optimizer": type(optimizer).__name__,
+        "optimizer_config": {k: repr(v) for k, v in optimizer.get_config().items() if k != "name"},
+        "data": {name: data.digest(pair) for name, pair in pairs.items()},
+        "batch_size": batch_size,
+        "steps": steps,
+        "eval_every": eval_every,
+        "levels": plan.levels,
+        "fractions": dict(plan.fractions),
+        "scope": plan.scope,
+        "criterion": plan.criterion.__name__,
+        "rewind_step": plan.rewind_step,
+        "controls": list(plan.controls),
+        "key": list(plan.key),
+    }

@@ -1,12 +1,13 @@
 """Iterative pruning with rewinding, and its controls (1803.03635, 1912.05671)."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
 from tf_lottery.tickets import masks, pruning, scores, seeds
-from tf_lottery.tickets.controls import Control, Found
+from tf_lottery.tickets.controls import Control, FoundTicket
 from tf_lottery.tickets.scores import Criterion, Evidence
 from tf_lottery.tickets.ticket import Ticket
 from tf_lottery.training.arms import TICKET, Arrays, Start, Trained
@@ -51,43 +52,51 @@ class Plan:
         return f"iterative pruning by {self.criterion.__name__}, scope {self.scope}"
 
 
-def find_tickets(plan: Plan, train: Train, initial: Arrays, redraw: Redraw) -> Iterator[Trained]:
-    """Trains, prunes, rewinds, and again; hands out every network once it is trained.
+def redraw_of(model: MaskedModel) -> Redraw:
+    """Returns the function from a seed to every variable of `model` drawn anew."""
+    return lambda seed: model.draw_initial(lambda path: seeds.seed(seed, path))
+
+
+def iterative_pruning(
+    plan: Plan, train: Train, initial: Arrays, redraw: Redraw | None = None
+) -> Iterator[Trained]:
+    """Trains, prunes, rewinds, and again.
 
     Args:
         plan: levels, criterion, controls and so on.
         train: trains one arm. The `snapshot` it returns for level 0 is the state
             at the rewind step.
         initial: path -> array, every variable at initialization.
-        redraw: takes a seed; returns path -> fresh initial weights.
+        redraw: takes a seed; returns every variable of a freshly drawn network.
+            Only controls need it.
+
+    Yields:
+        Every network once it is trained: the ticket of each level, then its controls.
     """
     mask = masks.ones({path: initial[path].shape for path in plan.fractions})
-    rewound, step = initial, 0
+    state, step = initial, 0
     for level in range(plan.levels + 1):
-        ticket = train(Start(level, TICKET, mask, rewound, step))
+        ticket = train(Start(level, TICKET, mask, state, step))
         yield ticket
-        yield from _train_controls(plan, train, level, mask, initial, redraw)
-        if level == 0:
-            rewound, step = ticket.snapshot, plan.rewind_step
+        yield from _train_controls(plan, train, ticket.start, redraw)
         if level < plan.levels:
-            mask = pruning.prune(
-                mask, _scores(plan, level, mask, rewound, ticket), plan.fractions, plan.scope
-            )
+            mask = pruning.prune(mask, _scores(plan, ticket), plan.fractions, plan.scope)
+            if level == 0:
+                state, step = ticket.snapshot, plan.rewind_step
 
 
-def _scores(plan: Plan, level: int, mask: Arrays, rewound: Arrays, ticket: Trained) -> Arrays:
-    rng = seeds.generator(*plan.key, "criterion", level)
-    return plan.criterion(Evidence(mask, rewound, ticket.final, rng))
+def _scores(plan: Plan, ticket: Trained) -> Arrays:
+    rng = seeds.generator(*plan.key, "criterion", ticket.start.level)
+    return plan.criterion(Evidence(ticket.start.mask, ticket.start.state, ticket.final, rng))
 
 
-def _train_controls(
-    plan: Plan, train: Train, level: int, mask: Arrays, initial: Arrays, redraw: Redraw
-) -> Iterator[Trained]:
+def _train_controls(plan: Plan, train: Train, ticket: Start, redraw: Redraw | None) -> Iterator[Trained]:
     levels = range(1, plan.levels + 1) if plan.control_levels is None else plan.control_levels
-    for name, control in plan.controls.items() if level in levels else ():
-        key = (*plan.key, name, level)
-        found = Found(mask, initial, lambda key=key: redraw(seeds.seed(*key)), seeds.generator(*key))
-        yield train(Start(level, name, *control(found)))
+    for name, control in plan.controls.items() if ticket.level in levels else ():
+        key = (*plan.key, name, ticket.level)
+        fresh = functools.partial(redraw, seeds.seed(*key))
+        found = FoundTicket(ticket.mask, ticket.state, ticket.step, fresh, seeds.generator(*key))
+        yield train(Start(ticket.level, name, *control(found)))
 
 
 def iterative_magnitude_pruning(
@@ -137,7 +146,7 @@ def iterative_magnitude_pruning(
         train(model)
         return Trained(start, masked.state(), History(), snapshot=start.state)
 
-    for trained in find_tickets(plan, run, masked.state(), redraw=dict):
+    for trained in iterative_pruning(plan, run, masked.state()):
         masked.restore(trained.start.masked_state)
         yield Ticket(
             trained.start.mask,

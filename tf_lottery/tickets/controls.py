@@ -1,6 +1,6 @@
 """Controls: what a ticket is held against, as functions of the ticket.
 
-A control takes one `Found` and returns the mask and the weights to train. To add
+A control takes one `FoundTicket` and returns the mask, the state and the step to train from. To add
 one, write such a function and pass it, or name it in `CONTROLS`.
 """
 
@@ -10,50 +10,51 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from tf_lottery import names
-from tf_lottery.tickets.masks import Arrays, Mask
+from tf_lottery.tickets.masks import TICKET, Arrays, Mask
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class FoundTicket:
     """A ticket at one level, and what a control may make of it.
 
     Attributes:
         mask: the ticket's mask.
-        initial: path -> the network's initial weights, biases and statistics too.
-        redraw: takes no arguments; returns path -> a fresh draw of the trainable
-            weights from each layer's own initializer, the same at each call.
+        rewound: path -> array, every variable at the step that the ticket starts from.
+        step: that step; 0 is initialization.
+        redraw: takes no arguments; returns path -> array, every variable of the
+            network freshly drawn from its initializers, the same at each call.
         rng: a generator of its own for controls that draw.
     """
 
     mask: Mask
-    initial: Arrays
+    rewound: Arrays
+    step: int
     redraw: Callable[[], Arrays]
     rng: np.random.Generator
 
 
-Control = Callable[[Found], tuple[Mask, Arrays]]
+Control = Callable[[FoundTicket], tuple[Mask, Arrays, int]]
 
 
-def reinit(found: Found) -> tuple[Mask, Arrays]:
-    """The ticket's mask on freshly drawn weights (1803.03635, section 2)."""
-    return found.mask, {**found.initial, **found.redraw()}
+def reinit(ticket: FoundTicket) -> tuple[Mask, Arrays, int]:
+    """The ticket's mask on freshly drawn weights, trained from step 0 (1803.03635, section 2)."""
+    return ticket.mask, ticket.redraw(), 0
 
 
-def shuffle(found: Found) -> tuple[Mask, Arrays]:
-    """A random mask with as many weights in each layer, on the initial weights (1803.03635, app. E)."""
-    return {path: _shuffled(mask, found.rng) for path, mask in found.mask.items()}, found.initial
+def shuffle(ticket: FoundTicket) -> tuple[Mask, Arrays, int]:
+    """A random mask with as many weights in each layer, on the ticket's weights (1803.03635, app. E)."""
+    mask = {path: _shuffled(array, ticket.rng) for path, array in ticket.mask.items()}
+    return mask, ticket.rewound, ticket.step
 
 
-def random(found: Found) -> tuple[Mask, Arrays]:
-    """A random mask with as many weights in the whole network, on the initial weights."""
-    flat = np.concatenate([mask.ravel() for mask in found.mask.values()])
-    parts = np.split(_shuffled(flat, found.rng), np.cumsum([mask.size for mask in found.mask.values()])[:-1])
-    return {
-        path: part.reshape(mask.shape) for (path, mask), part in zip(found.mask.items(), parts)
-    }, found.initial
+def random(ticket: FoundTicket) -> tuple[Mask, Arrays, int]:
+    """A random mask with as many weights in the whole network, on the ticket's weights."""
+    flat = _shuffled(np.concatenate([array.ravel() for array in ticket.mask.values()]), ticket.rng)
+    parts = np.split(flat, np.cumsum([array.size for array in ticket.mask.values()])[:-1])
+    mask = {path: part.reshape(array.shape) for (path, array), part in zip(ticket.mask.items(), parts)}
+    return mask, ticket.rewound, ticket.step
 
 
-_TICKET = "ticket"
 CONTROLS: Mapping[str, Control] = {"reinit": reinit, "shuffle": shuffle, "random": random}
 
 
@@ -72,7 +73,7 @@ def resolve(controls: Iterable[str | Control]) -> dict[str, Control]:
         function = control if callable(control) else names.find(control, CONTROLS, "control")
         if found.setdefault(name, function) is not function:
             raise ValueError(f"Two controls are called {name!r}: rename one of the functions.")
-        if name == _TICKET:
+        if name == TICKET:
             raise ValueError(f"A control cannot be called {name!r}, as what it is held against is.")
     return found
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+TICKET = "ticket"  # the arm that controls are held against
 Arrays = Mapping[str, np.ndarray]
 Mask = dict[str, np.ndarray]
 

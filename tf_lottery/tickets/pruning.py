@@ -79,16 +79,29 @@ def layer_fractions(
     return fractions
 
 
-def levels_to(density: float, shapes: Mapping[str, tuple[int, ...]], fractions: Mapping[str, float]) -> int:
+def levels_to(
+    density: float,
+    shapes: Mapping[str, tuple[int, ...]],
+    fractions: Mapping[str, float],
+    scope: str = "layer",
+) -> int:
     """Returns the number of levels after which the density is at or below `density`.
 
     Raises:
-        ValueError: `density` is not in (0, 1), or is never reached.
+        ValueError: `density` is not in (0, 1), or is never reached, or cannot be known
+            beforehand: in the global scope with fractions that differ.
     """
     if not 0 < density < 1:
         raise ValueError(f"target_density must be in (0, 1). Received {density}.")
     counts = {path: int(np.prod(shape)) for path, shape in shapes.items()}
     total, level = sum(counts.values()), 0
+    if scope == "global":
+        if len(set(fractions.values())) > 1:
+            raise ValueError(
+                "target_density with scope='global' needs one fraction for all kernels: "
+                "pass layer_fractions={}, or levels instead of target_density."
+            )
+        counts, fractions = {"all": total}, {"all": next(iter(fractions.values()))}
     while sum(counts.values()) > density * total:
         left = {path: n - round(fractions[path] * n) for path, n in counts.items()}
         if left == counts:

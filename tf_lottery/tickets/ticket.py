@@ -71,6 +71,7 @@ class Ticket:
         except ValueError:
             masked.restore(masked.fresh_state)
             raise
+        masked.reset_optimizer()
         return model
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -1,5 +1,6 @@
 """Arrays to train on, and the order in which a run sees them."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -76,3 +77,38 @@ def split(x: np.ndarray, y: np.ndarray, validation_split: float, *key: int | str
     order = seeds.generator(*key, "validation split").permutation(len(x))
     validation, train = np.sort(order[:held_out]), np.sort(order[held_out:])
     return (x[train], y[train]), (x[validation], y[validation])
+
+
+def check_fits(model: Any, x: np.ndarray, y: np.ndarray, what: str) -> None:
+    """Refuses inputs of another shape than the model's, and labels it has no output for.
+
+    Raises:
+        ValueError: says what the model takes and what it was given.
+    """
+    expected = getattr(model, "input_shape", None)
+    if isinstance(expected, tuple) and not _shapes_match(expected[1:], x.shape[1:]):
+        raise ValueError(
+            f"The model takes inputs of shape {expected[1:]}. The {what} x has {x.shape[1:]} per example."
+        )
+    loss = getattr(model.loss, "name", getattr(model.loss, "__name__", model.loss))
+    classes = getattr(model, "output_shape", (None,))[-1]
+    if "sparse" not in str(loss).lower() or not isinstance(classes, int):
+        return
+    if y.min() < 0 or y.max() >= classes:
+        raise ValueError(
+            f"The model has {classes} outputs, for labels 0 to {classes - 1}. "
+            f"The {what} y has labels {y.min()} to {y.max()}."
+        )
+
+
+def digest(pair: Pair) -> str:
+    """Returns a hash of the data, types and shapes included."""
+    found = hashlib.sha256()
+    for array in pair:
+        found.update(f"{array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+def _shapes_match(expected: tuple, shape: tuple) -> bool:
+    return len(expected) == len(shape) and all(e in (None, n) for e, n in zip(expected, shape))

@@ -5,7 +5,9 @@ import math
 
 import numpy as np
 
-TICKET = "ticket"
+from tf_lottery.tickets.masks import TICKET
+
+__all__ = ["TICKET", "History", "Result"]
 
 
 @dataclasses.dataclass

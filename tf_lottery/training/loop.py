@@ -104,19 +104,25 @@ class Loop:
 
 
 def prefers_xla(model: Any) -> bool:
-    """Whether XLA pays: on GPU and TPU, and on CPU where nothing convolves.
+    """Whether XLA can be had and pays: on GPU and TPU, and on CPU where nothing convolves.
 
     XLA on CPU compiles the gradients of convolutions to naive code, tens of times
-    slower than TensorFlow's own kernels.
+    slower than TensorFlow's own kernels. A model compiled with `jit_compile=False`, or
+    with a layer that says it cannot be compiled, goes without.
     """
+    supported = all(getattr(layer, "supports_jit", True) for layer in model._flatten_layers())
+    if getattr(model, "jit_compile", None) is False or not supported:
+        return False
     if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
         return True
     return not any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
 
 
 def _on_device(data: tuple[Any, Any]) -> tuple[tf.Tensor, tf.Tensor]:
-    x, y = data
-    return tf.constant(x), tf.constant(y)
+    x, y = (tf.constant(array) for array in data)
+    # As `fit` does: a model of float32 makes nothing of the other half.
+    x, y = (tf.cast(t, tf.float32) if t.dtype == tf.float64 else t for t in (x, y))
+    return x, y
 
 
 def _reset_metrics(model: Any) -> None:

@@ -94,7 +94,8 @@ class Trainer:
     ):
         self._model = model
         self._loop = loop
-        self._steps = {True: steps, False: control_steps or steps}
+        self._steps = steps
+        self._control_steps = steps if control_steps is None else control_steps
         self._eval_every = eval_every
         self._order_key = tuple(order_key)
         self._snapshot_step = snapshot_step
@@ -132,7 +133,7 @@ class Trainer:
         if step == wanted:
             snapshot = self._model.state()
         order = DataOrder(self._loop.examples, self._loop.batch_size, *self._order_key, start.level)
-        last = self._steps[start.is_ticket]
+        last = self._last_step(start)
         logs: Logs = {}
         while step < last:
             until = self._next_stop(step, last, wanted)
@@ -162,21 +163,24 @@ class Trainer:
 
     def _evaluate(self, start: Start, history: History, step: int, train_logs: Logs) -> None:
         values = {f"train/{name}": value for name, value in train_logs.items()}
-        for data in self._loop.evaluation_names:
-            if self._is_looked_at(data, start, history, step, values):
-                values.update({f"{data}/{name}": value for name, value in self._loop.evaluate(data).items()})
+        lowest = min(history.curves.get("validation/loss", [math.inf]))
+        values |= self._look_at("validation")
+        # Where early stopping may turn out to be: at a validation loss lower than any before.
+        if self._test_curves or values["validation/loss"] < lowest or step == self._last_step(start):
+            values |= self._look_at("test")
         history.add(step, values)
         if not math.isfinite(values["validation/loss"]):
             raise NonFiniteLossError(_non_finite(start, history, step, values["validation/loss"]))
         for listener in self._listeners:
             listener.evaluated(start, history)
 
-    def _is_looked_at(self, data: str, start: Start, history: History, step: int, values: Logs) -> bool:
-        if data == "validation" or self._test_curves or step == self._steps[start.is_ticket]:
-            return True
-        # Where early stopping may turn out to be: at a validation loss lower than any before.
-        before = history.curves.get("validation/loss", [math.inf])
-        return values["validation/loss"] < min(before)
+    def _look_at(self, data: str) -> Logs:
+        if data not in self._loop.evaluation_names:
+            return {}
+        return {f"{data}/{name}": value for name, value in self._loop.evaluate(data).items()}
+
+    def _last_step(self, start: Start) -> int:
+        return self._steps if start.is_ticket else self._control_steps
 
     def _next_stop(self, step: int, last: int, wanted: int | None) -> int:
         stop = min(step + self._eval_every - step % self._eval_every, last)
