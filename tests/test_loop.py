@@ -86,3 +86,10 @@ def test_xla_is_left_out_where_something_convolves_on_a_cpu(keras, make_model):
     assert prefers_xla(make_model())
     convolving = keras.Sequential([keras.layers.Input((8, 8, 1)), keras.layers.Conv2D(2, 3)])
     assert not prefers_xla(keras.Sequential([keras.layers.Input((8, 8, 1)), convolving]))
+
+
+def test_xla_is_left_out_where_a_layer_cannot_be_compiled():
+    import keras
+
+    turning = keras.Sequential([keras.layers.Input((8, 8, 1)), keras.layers.RandomRotation(0.1)])
+    assert not prefers_xla(turning)

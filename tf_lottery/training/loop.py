@@ -107,11 +107,10 @@ def prefers_xla(model: Any) -> bool:
     """Whether XLA can be had and pays: on GPU and TPU, and on CPU where nothing convolves.
 
     XLA on CPU compiles the gradients of convolutions to naive code, tens of times
-    slower than TensorFlow's own kernels. A model compiled with `jit_compile=False`, or
-    with a layer that says it cannot be compiled, goes without.
+    slower than TensorFlow's own kernels. Where a layer of Keras 3 says that it cannot be
+    compiled, the model goes without.
     """
-    supported = all(getattr(layer, "supports_jit", True) for layer in model._flatten_layers())
-    if getattr(model, "jit_compile", None) is False or not supported:
+    if not all(getattr(layer, "supports_jit", True) for layer in model._flatten_layers()):
         return False
     if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
         return True

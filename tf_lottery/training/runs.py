@@ -28,7 +28,7 @@ if typing.TYPE_CHECKING:  # it imports TensorFlow, and a run directory can be re
 
 _PACKAGES = ("tf_lottery", "tensorflow", "keras", "tf_keras", "tensorflow-model-optimization", "numpy")
 _STATE, _SNAPSHOT, _CURVE = "state/", "snapshot/", "curve/"
-_RESULT, _CHECKPOINT = "result.json", "checkpoint.safetensors"
+_LOCK, _RESULT, _CHECKPOINT = ".lock", "result.json", "checkpoint.safetensors"
 
 
 class RunDirectoryError(ValueError):
@@ -56,8 +56,8 @@ class RunDirectory:
         checkpoint_seconds: float = 20.0,
     ):
         self.path = pathlib.Path(path).expanduser()
-        self._checkpoint_seconds = checkpoint_seconds
-        self._last_checkpoint = time.monotonic()
+        self.checkpoint_seconds = checkpoint_seconds
+        self.last_written = time.monotonic()
         self._config = json.loads(json.dumps(config))
         self._extendable = extendable
 
@@ -70,7 +70,7 @@ class RunDirectory:
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunDirectoryError(f"{str(self.path)!r} is a file. Choose another workdir.")
-        if self._lock_path.exists():
+        if (self.path / _LOCK).exists():
             with self._locked():
                 pass
         self._check_config()
@@ -90,23 +90,18 @@ class RunDirectory:
         """Returns the store of a 1-based replicate."""
         return ReplicateStore(self, number)
 
-    def wants_checkpoint(self) -> bool:
-        return time.monotonic() - self._last_checkpoint >= self._checkpoint_seconds
-
-    def checkpoint_written(self) -> None:
-        self._last_checkpoint = time.monotonic()
-
     def write_results(self) -> None:
-        """Writes results.csv anew from every finished network."""
-        files.write_text(self.path / "results.csv", results_csv(load_results(self.path)))
-
-    @property
-    def _lock_path(self) -> pathlib.Path:
-        return self.path / ".lock"
+        """Writes results.csv anew: a header, then one row per finished network."""
+        text = io.StringIO()
+        columns = [field.name for field in dataclasses.fields(Result)]
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(dataclasses.asdict, load_results(self.path)))
+        files.write_text(self.path / "results.csv", text.getvalue())
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        lock = filelock.FileLock(self._lock_path)
+        lock = filelock.FileLock(self.path / _LOCK)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -185,13 +180,12 @@ class ReplicateStore:
         snapshot = folder / "snapshot.safetensors"
         with _explaining(_delete(folder)):
             mask, _ = files.read_tensors(folder / "mask.safetensors")
-            curves = files.read_arrays(folder / "curves.npz")
+            arrays = files.read_arrays(folder / "curves.npz")
+            curves = {name: array.tolist() for name, array in arrays.items()}
             trained = Trained(
                 start,
                 files.read_tensors(folder / "end.safetensors")[0],
-                History(
-                    curves.pop("steps").tolist(), {name: curve.tolist() for name, curve in curves.items()}
-                ),
+                History(curves.pop("steps"), curves),
                 files.read_tensors(snapshot)[0] if snapshot.exists() else None,
             )
         same = mask.keys() == start.mask.keys()
@@ -215,7 +209,7 @@ class ReplicateStore:
         return Progress(_under(_STATE, tensors), history, _under(_SNAPSHOT, tensors) or None)
 
     def wants_progress(self) -> bool:
-        return self._run.wants_checkpoint()
+        return time.monotonic() - self._run.last_written >= self._run.checkpoint_seconds
 
     def save_progress(self, start: Start, progress: "Progress") -> None:
         history = progress.history
@@ -224,7 +218,7 @@ class ReplicateStore:
         tensors |= {_CURVE + name: np.array(curve) for name, curve in history.curves.items()}
         described = {"steps": history.steps, "curves": list(history.curves)}
         files.write_tensors(self.folder(start) / _CHECKPOINT, tensors, described)
-        self._run.checkpoint_written()
+        self._run.last_written = time.monotonic()
 
     def save(self, trained: Trained) -> None:
         """Writes a network's files, result.json last: its presence says that all is there."""
@@ -239,10 +233,12 @@ class ReplicateStore:
             files.write_tensors(folder / "snapshot.safetensors", trained.snapshot, None)
         curves = {name: np.array(curve) for name, curve in history.curves.items()}
         files.write_arrays(folder / "curves.npz", {"steps": np.array(history.steps), **curves})
-        _write_result(folder / _RESULT, trained.result(self.replicate))
+        result = dataclasses.asdict(trained.result(self.replicate))
+        # JSON knows no NaN.
+        files.write_json(folder / _RESULT, {k: None if v != v else v for k, v in result.items()})
         (folder / _CHECKPOINT).unlink(missing_ok=True)
         self._run.write_results()
-        self._run.checkpoint_written()
+        self._run.last_written = time.monotonic()
 
 
 def load_results(workdir: str | os.PathLike[str]) -> list[Result]:
@@ -255,23 +251,8 @@ def load_results(workdir: str | os.PathLike[str]) -> list[Result]:
     return sorted(results, key=lambda r: (r.replicate, r.level, r.arm != TICKET, r.arm))
 
 
-def results_csv(results: list[Result]) -> str:
-    """Returns the text of results.csv: a header, then one row per trained network."""
-    text = io.StringIO()
-    columns = [field.name for field in dataclasses.fields(Result)]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dataclasses.asdict(result) for result in results)
-    return text.getvalue()
-
-
 def _in_networks(workdir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
     return workdir.glob(f"replicate_*/level_*/*/{name}")
-
-
-def _write_result(path: pathlib.Path, result: Result) -> None:
-    # JSON knows no NaN.
-    files.write_json(path, {k: None if v != v else v for k, v in dataclasses.asdict(result).items()})
 
 
 def _read_result(path: pathlib.Path) -> Result:
