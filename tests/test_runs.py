@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import pytest
 
-from tf_lottery.search.imp import Plan, find_tickets
+from tf_lottery.search.imp import Plan, iterative_pruning
 from tf_lottery.tickets import controls, seeds
 from tf_lottery.training import runs
 from tf_lottery.training.arms import Start
@@ -100,18 +100,18 @@ def run(path, *, checkpoint_seconds=0, extendable=EXTENDABLE, metrics=("accuracy
                 snapshot_step=2,
                 store=store,
             )
-            fresh = {**draw(replicate), "optimizer/000": np.zeros(())}
-            for _ in find_tickets(plan, train, store.initial(fresh), draw):
+            for _ in iterative_pruning(plan, train, store.initial(draw(replicate)), draw):
                 pass
         directory.write_results()
     return loop.steps
 
 
 def draw(seed):
-    return {
+    kernels = {
         path: seeds.generator(seed, path).normal(size=shape).astype(np.float32)
         for path, shape in SHAPES.items()
     }
+    return {**kernels, "optimizer/000": np.zeros(())}
 
 
 def contents(path):
@@ -294,9 +294,13 @@ def test_leftovers_are_removed_and_other_files_stay(workdir, undisturbed):
     ("first", "then", "steps"),
     [
         ({"levels": 1}, {"levels": 2}, 4 + 6),
-        ({"controls": ()}, {"controls": ("reinit", "shuffle")}, 6 + 6),
+        ({"controls": ()}, {"controls": ("reinit", "shuffle")}, 6 + 4),
         ({"replicates": 1}, {"replicates": 2}, 6 + 4 + 6),
-        ({"levels": 0, "controls": ()}, {"levels": 2, "controls": ("shuffle",), "replicates": 2}, 46),
+        (
+            {"levels": 0, "controls": ()},
+            {"levels": 2, "controls": ("shuffle",), "replicates": 2},
+            6 + 4 * 8,
+        ),
     ],
 )
 def test_a_finished_run_is_extended(tmp_path, first, then, steps):

@@ -59,7 +59,7 @@ def _run_command(words: list[str]) -> int:
 
     asks_help = not words or any(word in ("-h", "--help") for word in words) or words[0] == "help"
     if asks_help:
-        print(_HELP + flags.help_text())
+        print(_HELP + flags.help_text(), flush=True)
         return 0
     if words[0] != "run":
         raise ValueError(names.unknown(words[0], ["run", "help"], "command"))

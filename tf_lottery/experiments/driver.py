@@ -22,6 +22,7 @@ from tf_lottery.training.history import Result
 from tf_lottery.training.loop import Loop
 from tf_lottery.training.tensorboard import TensorBoard
 from tf_lottery.training.terminal import Terminal
+from tf_lottery.training.timings import Timings
 from tf_lottery.training.trainer import Trainer
 
 
@@ -56,7 +57,9 @@ def run(config: ExperimentConfig, workdir: str) -> list[Result]:
         for replicate in range(1, config.replicates + 1):
             terminal.replicate = replicate if config.replicates > 1 else None
             with contextlib.closing(TensorBoard(directory.path / "tensorboard", replicate)) as tensorboard:
-                _search(config, model, loop, directory.replicate(replicate), (terminal, tensorboard))
+                timings = Timings(directory.path / "timings.csv", replicate)
+                listeners = (terminal, tensorboard, timings)
+                _search(config, model, loop, directory.replicate(replicate), listeners)
         directory.write_results()
     return runs.load_results(workdir)
 
@@ -152,7 +155,6 @@ def _loop(config: ExperimentConfig, model: MaskedModel, data: datasets.Data) -> 
 
 
 def _terminal(config: ExperimentConfig) -> Terminal:
-    levels = config.control_levels or range(1, config.prune.levels + 1)
-    ticket_steps = (config.prune.levels + 1) * config.train.steps
-    control_steps = len(config.controls) * len(levels) * (config.train.control_steps or config.train.steps)
-    return Terminal(config.replicates * (ticket_steps + control_steps), config.controls)
+    tickets, controls = config_module.count_networks(config)
+    control_steps = config.train.control_steps or config.train.steps
+    return Terminal(tickets * config.train.steps + controls * control_steps, config.controls)

@@ -21,6 +21,7 @@ from tf_lottery.training.loop import Loop
 from tf_lottery.training.runs import RunDirectory
 from tf_lottery.training.tensorboard import TensorBoard
 from tf_lottery.training.terminal import Terminal
+from tf_lottery.training.timings import Timings
 from tf_lottery.training.trainer import Listener, Trainer
 
 _REPLICATE = 1
@@ -134,6 +135,7 @@ def find_ticket(
             store = run.replicate(_REPLICATE)
             tensorboard = TensorBoard(run.path / "tensorboard", _REPLICATE)
             listeners.append(stack.enter_context(contextlib.closing(tensorboard)))
+            listeners.append(Timings(run.path / "timings.csv", _REPLICATE))
         trainer = Trainer(
             masked,
             loop,

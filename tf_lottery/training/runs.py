@@ -11,10 +11,9 @@ import pathlib
 import platform
 import socket
 import time
-import typing
 from collections.abc import Collection, Iterator, Mapping
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
@@ -23,12 +22,13 @@ from tf_lottery import files
 from tf_lottery.training.arms import Arrays, Start, Trained
 from tf_lottery.training.history import TICKET, History, Result
 
-if typing.TYPE_CHECKING:  # it imports TensorFlow, and a run directory can be refused without
+if TYPE_CHECKING:  # it imports TensorFlow, and a run directory can be refused without
     from tf_lottery.training.trainer import Progress
 
 _PACKAGES = ("tf_lottery", "tensorflow", "keras", "tf_keras", "tensorflow-model-optimization", "numpy")
 _STATE, _SNAPSHOT, _CURVE = "state/", "snapshot/", "curve/"
 _LOCK, _RESULT, _CHECKPOINT = ".lock", "result.json", "checkpoint.safetensors"
+_DELETE = "Delete {!r}: the same command makes it again."
 
 
 class RunDirectoryError(ValueError):
@@ -178,7 +178,7 @@ class ReplicateStore:
         if not (folder / _RESULT).exists():
             return None
         snapshot = folder / "snapshot.safetensors"
-        with _explaining(_delete(folder)):
+        with _explaining(_DELETE.format(str(folder))):
             mask, _ = files.read_tensors(folder / "mask.safetensors")
             arrays = files.read_arrays(folder / "curves.npz")
             curves = {name: array.tolist() for name, array in arrays.items()}
@@ -201,9 +201,9 @@ class ReplicateStore:
         path = self.folder(start) / _CHECKPOINT
         if not path.exists():
             return None
-        with _explaining(_delete(path)):
+        with _explaining(_DELETE.format(str(path))):
             tensors, described = files.read_tensors(path)
-            # The file has its tensors in an order of its own, and curves are written in theirs.
+            # The file has its tensors in an order of its own, and curves.npz has them in theirs.
             curves = {name: tensors[_CURVE + name].tolist() for name in described["curves"]}
             history = History(described["steps"], curves)
         return Progress(_under(_STATE, tensors), history, _under(_SNAPSHOT, tensors) or None)
@@ -256,7 +256,7 @@ def _in_networks(workdir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
 
 
 def _read_result(path: pathlib.Path) -> Result:
-    with _explaining(_delete(path.parent)):
+    with _explaining(_DELETE.format(str(path.parent))):
         return Result(**{k: math.nan if v is None else v for k, v in files.read_json(path).items()})
 
 
@@ -267,10 +267,6 @@ def _explaining(remedy: str) -> Iterator[None]:
         yield
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunDirectoryError(f"{error} {remedy}") from error
-
-
-def _delete(path: pathlib.Path) -> str:
-    return f"Delete {str(path)!r}: the same command makes it again."
 
 
 def _under(prefix: str, tensors: Arrays) -> Arrays:
