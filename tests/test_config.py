@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import pathlib
 
 import pytest
 
@@ -85,6 +86,32 @@ def test_of_a_flag_given_twice_the_last_counts():
         ["--workdir=a", "--config.train.steps=7", "--workdir=b", "--config.train.steps=8"]
     )
     assert (config.train.steps, workdir) == (8, "b")
+
+
+@pytest.mark.parametrize(
+    ("words", "workdir"),
+    [
+        ([], "runs/digits"),
+        (["--config.prune.levels=3"], "runs/digits"),
+        (["--config.flavour=keras"], "runs/digits-flavour=keras"),
+        (["--config=configs/digits.py", "--config.data.name=idx:/a/b"], "runs/digits-data.name=idx_a_b"),
+        (["--config", "configs/mnist_lenet.py", "--config.seed", "3"], "runs/mnist_lenet-seed=3"),
+        (["--config.train.steps", "50", "--config.seed=2"], "runs/digits-train.steps=50-seed=2"),
+        (["--config.flavour=keras", "--workdir=here"], "here"),
+    ],
+)
+def test_each_experiment_has_a_workdir_of_its_own(words, workdir):
+    root = pathlib.Path(__file__).parent.parent
+    words = [word.replace("configs/", f"{root}/configs/") for word in words]
+    assert flags.parse(words)[1] == workdir
+
+
+def test_the_levels_with_controls_are_written_out():
+    config = ExperimentConfig(control_levels=(7, 9))
+    assert config_module.entries_of(config)["control_levels"] == (7, 9)
+    config = ExperimentConfig()
+    config.prune.levels = 3
+    assert config_module.entries_of(config)["control_levels"] == (1, 2, 3)
 
 
 def test_workdir_in_the_home_folder(monkeypatch):

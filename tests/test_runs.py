@@ -321,6 +321,18 @@ def test_another_config_is_refused_with_the_difference(workdir):
     assert "levels: 1 there, 2 now" in refusal(workdir, levels=2, extendable=())
 
 
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"levels": 0}, "levels: 1 there, 0 now"),
+        ({"controls": ["random"]}, "controls: ['reinit'] there, ['random'] now"),
+        ({"controls": []}, "controls: ['reinit'] there, [] now"),
+    ],
+)
+def test_a_run_grows_and_does_not_shrink(workdir, change, difference):
+    assert difference in refusal(workdir, **change)
+
+
 def test_networks_without_a_config_are_refused(workdir):
     (workdir / "config.json").unlink()
     assert "holds networks, but no config.json that says of which run." in refusal(workdir)

@@ -5,7 +5,6 @@ the start. TensorFlow comes last.
 """
 
 import contextlib
-import dataclasses
 import errno
 import os
 import re
@@ -72,7 +71,7 @@ def _run(config: "ExperimentConfig", workdir: str) -> None:
     from tf_lottery.experiments import config as config_module
     from tf_lottery.training import runs
 
-    entries = dataclasses.asdict(config)
+    entries = config_module.entries_of(config)
     runs.RunDirectory(workdir, entries, extendable=config_module.EXTENDABLE).check()
     print(_announcement(config, workdir, len(runs.load_results(workdir))), flush=True)
     with _without_noise():

@@ -206,8 +206,17 @@ def get(config: ExperimentConfig, path: str) -> Any:
     return config
 
 
+def levels_with_controls(config: ExperimentConfig) -> tuple[int, ...]:
+    """Returns the levels at which controls are trained."""
+    return config.control_levels or tuple(range(1, config.prune.levels + 1))
+
+
 def count_networks(config: ExperimentConfig) -> tuple[int, int]:
     """Returns how many tickets and how many controls the experiment trains."""
-    levels = config.control_levels or range(1, config.prune.levels + 1)
-    controls = len(config.controls) * len(levels)
+    controls = len(config.controls) * len(levels_with_controls(config))
     return config.replicates * (config.prune.levels + 1), config.replicates * controls
+
+
+def entries_of(config: ExperimentConfig) -> dict[str, Any]:
+    """Returns all that determines the results, for a run directory to keep and compare."""
+    return {**dataclasses.asdict(config), "control_levels": levels_with_controls(config)}

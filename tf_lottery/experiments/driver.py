@@ -1,7 +1,6 @@
 """The driver: from a config to trained networks, a table, a figure and a verdict."""
 
 import contextlib
-import dataclasses
 import pathlib
 import types
 from typing import Any
@@ -24,6 +23,8 @@ from tf_lottery.training.tensorboard import TensorBoard
 from tf_lottery.training.terminal import Terminal
 from tf_lottery.training.timings import Timings
 from tf_lottery.training.trainer import Trainer
+
+_NOT_BY_NAME = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")  # these are made of others
 
 
 def run(config: ExperimentConfig, workdir: str) -> list[Result]:
@@ -51,9 +52,11 @@ def run(config: ExperimentConfig, workdir: str) -> list[Result]:
         seed=config.seed,
     )
     model = _model(config, data)
-    directory = runs.RunDirectory(workdir, dataclasses.asdict(config), extendable=config_module.EXTENDABLE)
+    # Before the workdir is touched: what is wrong with the data or the model shows here.
+    loop = _loop(config, model, data)
+    entries = config_module.entries_of(config)
+    directory = runs.RunDirectory(workdir, entries, extendable=config_module.EXTENDABLE)
     with directory.open(), contextlib.closing(_terminal(config)) as terminal:
-        loop = _loop(config, model, data)
         for replicate in range(1, config.replicates + 1):
             terminal.replicate = replicate if config.replicates > 1 else None
             with contextlib.closing(TensorBoard(directory.path / "tensorboard", replicate)) as tensorboard:
@@ -61,7 +64,7 @@ def run(config: ExperimentConfig, workdir: str) -> list[Result]:
                 listeners = (terminal, tensorboard, timings)
                 _search(config, model, loop, directory.replicate(replicate), listeners)
         directory.write_results()
-    return runs.load_results(workdir)
+    return runs.load_results(directory.path)
 
 
 def report(workdir: str) -> str:
@@ -112,7 +115,7 @@ def _plan(config: ExperimentConfig, model: MaskedModel, replicate: int) -> Plan:
         criterion=scores.resolve(config.prune.criterion),
         rewind_step=config.prune.rewind_step,
         controls=controls.resolve(config.controls),
-        control_levels=config.control_levels or None,
+        control_levels=config_module.levels_with_controls(config),
         key=(config.seed, replicate),
     )
 
@@ -139,7 +142,7 @@ def _optimizer(keras: types.ModuleType, name: str, learning_rate: float) -> Any:
     classes = {
         key.lower(): cls
         for key, cls in vars(keras.optimizers).items()
-        if isinstance(cls, type) and issubclass(cls, keras.optimizers.Optimizer) and key != "Optimizer"
+        if isinstance(cls, type) and issubclass(cls, keras.optimizers.Optimizer) and key not in _NOT_BY_NAME
     }
     return names.find(name, classes, "optimizer")(learning_rate=learning_rate)
 

@@ -1,6 +1,8 @@
 """The driver's flags: `--config=FILE`, overrides such as `--config.train.steps=500`, `--workdir=`."""
 
 import os
+import pathlib
+import re
 import runpy
 import traceback
 
@@ -10,8 +12,6 @@ from ml_collections.config_flags import config_flags
 from tf_lottery import names
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments.config import ExperimentConfig
-
-_WORKDIR = "runs/digits"
 
 
 class UsageError(ValueError):
@@ -34,15 +34,21 @@ def parse(arguments: list[str]) -> tuple[ExperimentConfig, str]:
     _check_keys(arguments)
     words = ["tf-lottery", *arguments]
     values = flags.FlagValues()
-    flags.DEFINE_string("workdir", _WORKDIR, "The run directory.", flag_values=values)
+    flags.DEFINE_string("workdir", None, "The run directory.", flag_values=values)
+    files: list[str] = []
+
+    def load(path: str) -> ExperimentConfig:
+        files.append(path)
+        return _load(path)
+
     try:
         holder = config_flags.DEFINE_config_dataclass(
-            "config", ExperimentConfig(), flag_values=values, sys_argv=words, parse_fn=_load
+            "config", ExperimentConfig(), flag_values=values, sys_argv=words, parse_fn=load
         )
         rest = values(words)[1:]
         if rest:
             raise UsageError(f"Unexpected argument {rest[0]!r}. Flags are written --name=value.")
-        if not values.workdir:
+        if values.workdir == "":
             raise UsageError("--workdir is empty. Name a folder, such as --workdir=runs/mine.")
         config = holder.value
         config.controls = _entries(config.controls)
@@ -53,13 +59,27 @@ def parse(arguments: list[str]) -> tuple[ExperimentConfig, str]:
     except (flags.Error, TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     config.freeze()
-    return config, os.path.expanduser(values.workdir)
+    workdir = values.workdir or _default_workdir(config, files[-1] if files else None)
+    return config, os.path.expanduser(workdir)
+
+
+def _default_workdir(config: ExperimentConfig, file: str | None) -> str:
+    """Returns a folder named for the config file and what the flags changed in it."""
+    name, before = ("digits", ExperimentConfig()) if file is None else (pathlib.Path(file).stem, _load(file))
+    changed = [
+        f"-{entry}={config_module.get(config, entry)}"
+        for entry in config_module.fields()
+        if entry not in config_module.EXTENDABLE
+        and config_module.get(config, entry) != config_module.get(before, entry)
+    ]
+    return os.path.join("runs", re.sub(r"[^\w.=-]+", "_", name + "".join(changed))[:200])
 
 
 def help_text() -> str:
     """Returns the flags and every config entry with its default and meaning."""
     lines = [
-        f"  --workdir=DIR         the run directory; a run that was stopped goes on there ({_WORKDIR})",
+        "  --workdir=DIR         the run directory; a run that was stopped goes on there (runs/digits, or",
+        "                        what the config and the other flags make of it)",
         "  --config=FILE         a Python file whose get_config() returns an ExperimentConfig, such as",
         "                        configs/mnist_lenet.py (without it: the handwritten digits)",
         "  --config.ENTRY=VALUE  another value for one entry, after --config=FILE:",

@@ -18,7 +18,7 @@ from tf_lottery.training import data
 from tf_lottery.training.arms import Start
 from tf_lottery.training.history import Result
 from tf_lottery.training.loop import Loop
-from tf_lottery.training.runs import RunDirectory
+from tf_lottery.training.runs import ReplicateStore, RunDirectory
 from tf_lottery.training.tensorboard import TensorBoard
 from tf_lottery.training.terminal import Terminal
 from tf_lottery.training.timings import Timings
@@ -127,15 +127,9 @@ def find_ticket(
         listeners = _terminal(stack, plan, steps, verbose)
         store = None
         if workdir is not None:
-            settings = _settings(
-                masked, plan, {"training": train, **evaluation}, batch_size, steps, eval_every
-            )
-            run = stack.enter_context(RunDirectory(workdir, settings, extendable=_EXTENDABLE).open())
-            stack.callback(run.write_results)
-            store = run.replicate(_REPLICATE)
-            tensorboard = TensorBoard(run.path / "tensorboard", _REPLICATE)
-            listeners.append(stack.enter_context(contextlib.closing(tensorboard)))
-            listeners.append(Timings(run.path / "timings.csv", _REPLICATE))
+            pairs = {"training": train, **evaluation}
+            settings = _settings(masked, plan, pairs, batch_size, steps, eval_every)
+            store = _store(stack, workdir, settings, listeners)
         trainer = Trainer(
             masked,
             loop,
@@ -149,7 +143,7 @@ def find_ticket(
         return _search(masked, plan, trainer, store)
 
 
-def _search(masked: MaskedModel, plan: Plan, trainer: Trainer, store: Any) -> Ticket:
+def _search(masked: MaskedModel, plan: Plan, trainer: Trainer, store: ReplicateStore | None) -> Ticket:
     mask_before = masked.mask()
     initial = store.initial(masked.fresh_state) if store else masked.fresh_state
     results: list[Result] = []
@@ -225,6 +219,20 @@ def _terminal(stack: contextlib.ExitStack, plan: Plan, steps: int, verbose: str 
         return []
     networks = plan.levels * (1 + len(plan.controls)) + 1
     return [stack.enter_context(contextlib.closing(Terminal(networks * steps, plan.controls)))]
+
+
+def _store(
+    stack: contextlib.ExitStack,
+    workdir: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    listeners: list[Listener],
+) -> ReplicateStore:
+    run = stack.enter_context(RunDirectory(workdir, settings, extendable=_EXTENDABLE).open())
+    stack.callback(run.write_results)
+    tensorboard = TensorBoard(run.path / "tensorboard", _REPLICATE)
+    listeners.append(stack.enter_context(contextlib.closing(tensorboard)))
+    listeners.append(Timings(run.path / "timings.csv", _REPLICATE))
+    return run.replicate(_REPLICATE)
 
 
 def _settings(

@@ -8,24 +8,21 @@ import json
 import math
 import os
 import pathlib
-import platform
-import socket
 import time
 from collections.abc import Collection, Iterator, Mapping
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
 
 from tf_lottery import files
+from tf_lottery.training import environment
 from tf_lottery.training.arms import Arrays, Start, Trained
 from tf_lottery.training.history import TICKET, History, Result
 
 if TYPE_CHECKING:  # it imports TensorFlow, and a run directory can be refused without
     from tf_lottery.training.trainer import Progress
 
-_PACKAGES = ("tf_lottery", "tensorflow", "keras", "tf_keras", "tensorflow-model-optimization", "numpy")
 _STATE, _SNAPSHOT, _CURVE = "state/", "snapshot/", "curve/"
 _LOCK, _RESULT, _CHECKPOINT = ".lock", "result.json", "checkpoint.safetensors"
 _DELETE = "Delete {!r}: the same command makes it again."
@@ -42,8 +39,8 @@ class RunDirectory:
         path: the folder; made where there is none.
         config: what determines the results, as JSON can hold it. A folder that was
             made with another one is refused.
-        extendable: dotted names of entries that may differ: those that only add
-            networks to a run, such as `"prune.levels"`.
+        extendable: dotted names of entries that may grow, for they only add networks
+            to a run, such as `"prune.levels"`.
         checkpoint_seconds: how often an unfinished training is written down.
     """
 
@@ -82,7 +79,7 @@ class RunDirectory:
         with self._locked():
             self._check_config()
             self._remove_leftovers()
-            files.write_json(self.path / "environment.json", _environment())
+            files.write_json(self.path / "environment.json", environment.describe())
             files.write_json(self.path / "config.json", self._config)
             yield self
 
@@ -128,7 +125,8 @@ class RunDirectory:
         differences = [
             f"  {name}: {before.get(name)!r} there, {now.get(name)!r} now"
             for name in dict.fromkeys([*before, *now])
-            if before.get(name) != now.get(name) and name not in self._extendable
+            if before.get(name) != now.get(name)
+            and not (name in self._extendable and _extends(before.get(name), now.get(name)))
         ]
         if differences:
             raise RunDirectoryError(
@@ -269,6 +267,13 @@ def _explaining(remedy: str) -> Iterator[None]:
         raise RunDirectoryError(f"{error} {remedy}") from error
 
 
+def _extends(before: Any, now: Any) -> bool:
+    """Whether an entry only grew: a number, or a list of names or numbers that holds all it held."""
+    if isinstance(before, list) and isinstance(now, list):
+        return set(before) <= set(now)
+    return isinstance(before, int) and isinstance(now, int) and before <= now
+
+
 def _under(prefix: str, tensors: Arrays) -> Arrays:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
@@ -280,18 +285,4 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
         name: value
         for key, entry in config.items()
         for name, value in _flat(entry, f"{prefix}.{key}" if prefix else key).items()
-    }
-
-
-def _environment() -> dict[str, Any]:
-    versions = {}
-    for package in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": versions,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
     }
