@@ -208,6 +208,8 @@ def get(config: ExperimentConfig, path: str) -> Any:
 
 def levels_with_controls(config: ExperimentConfig) -> tuple[int, ...]:
     """Returns the levels at which controls are trained."""
+    if not config.controls:
+        return ()
     return config.control_levels or tuple(range(1, config.prune.levels + 1))
 
 

@@ -134,7 +134,7 @@ def iterative_magnitude_pruning(
     Example:
         >>> tickets = iterative_magnitude_pruning(model, lambda m: m.fit(x, y, verbose=0), levels=2)
         >>> [f"{ticket.density:.2f}" for ticket in tickets]
-        ['1.00', '0.81', '0.65']
+        ['1.00', '0.81', '0.66']
     """
     masked = MaskedModel(model)
     fractions = pruning.layer_fractions(list(masked.shapes), prune_fraction, layer_fractions)
