@@ -20,7 +20,7 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["tf_lottery", "tf_lottery.*"]),
     install_requires=[
         "tensorflow~=2.21.0",
-        "keras~=3.15.0",
+        "keras>=3.12,<3.16",  # 3.12 is the last for Python 3.10
         "tf_keras~=2.21.0",
         "tensorflow-model-optimization==0.8.1",
         "tensorflow-datasets~=4.9.10",
