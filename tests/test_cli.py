@@ -218,7 +218,7 @@ def test_a_run_says_what_it_does(capsys, workdir):
         f"Results go to {workdir}.\n"
         "level  0  ticket 100.00%  "
     )
-    assert out.endswith(f"  tensorboard --logdir {workdir}/tensorboard\n")
+    assert out.endswith(f"tensorboard --logdir {workdir}/tensorboard\n")
     assert "test acc %" in out and "icket" in out and (workdir / "figures/search.png").exists()
 
     assert cli.main([*words, "--config.controls=reinit", "--config.control_levels=1"]) == 0

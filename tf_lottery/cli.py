@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -88,7 +89,14 @@ def _run(config: "ExperimentConfig", workdir: str) -> None:
         ) from error
     print(f"\n{driver.report(workdir)}\n")
     print(f"Results, figure and tickets are in {workdir}. To look at it in TensorBoard:\n")
-    print(f"  tensorboard --logdir {os.path.join(workdir, 'tensorboard')}", flush=True)
+    print(f"  {_tensorboard()} --logdir {os.path.join(workdir, 'tensorboard')}", flush=True)
+
+
+def _tensorboard() -> str:
+    """Returns what a shell finds TensorBoard by, in an environment that is not activated too."""
+    if shutil.which("tensorboard"):
+        return "tensorboard"
+    return os.path.relpath(os.path.join(os.path.dirname(sys.executable), "tensorboard"))
 
 
 def _announcement(config: "ExperimentConfig", workdir: str, done: int) -> str:
