@@ -16,11 +16,11 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    python_requires=">=3.10,<3.14",
+    python_requires=">=3.11,<3.14",
     packages=setuptools.find_packages(include=["tf_lottery", "tf_lottery.*"]),
     install_requires=[
         "tensorflow~=2.21.0",
-        "keras>=3.12,<3.16",  # 3.12 is the last for Python 3.10
+        "keras~=3.15.0",
         "tf_keras~=2.21.0",
         "tensorflow-model-optimization==0.8.1",
         "tensorflow-datasets~=4.9.10",

@@ -2,15 +2,15 @@
 
 python="${PYTHON:-}"
 if [ -z "$python" ]; then
-  for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
-    if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+  for candidate in python3 python3.13 python3.12 python3.11; do
+    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
       python="$candidate"
       break
     fi
   done
 fi
 if [ -z "$python" ]; then
-  echo "tf_lottery needs Python 3.10 to 3.13. Install one, or name it: PYTHON=/path/to/python3.11 $0" >&2
+  echo "tf_lottery needs Python 3.11 to 3.13. Install one, or name it: PYTHON=/path/to/python3.11 $0" >&2
   exit 1
 fi
 
