@@ -18,8 +18,7 @@ import numpy as np
 from tf_lottery import names
 from tf_lottery.experiments import idx
 from tf_lottery.tickets import seeds
-
-Pair = tuple[np.ndarray, np.ndarray]
+from tf_lottery.training.data import Pair
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
