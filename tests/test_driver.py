@@ -80,7 +80,7 @@ def test_start_weights_are_mask_times_the_initial_ones_bit_for_bit(run):
         for level in (0, 1, 2):
             mask = tensors(workdir, replicate, level, "ticket", "mask")
             start = tensors(workdir, replicate, level, "ticket", "start")
-            assert set(start) == {path for path in initial if not path.startswith("optimizer/")}
+            assert set(start) == {path for path in initial if not path.startswith("/optimizer/")}
             for path, array in start.items():
                 expected = np.where(mask[path], initial[path], 0) if path in mask else initial[path]
                 np.testing.assert_array_equal(array, expected)

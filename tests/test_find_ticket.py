@@ -156,24 +156,6 @@ def test_a_model_that_cannot_be_searched_is_refused(keras, data):
         tf_lottery.find_ticket("model", *data)
 
 
-def test_a_subclassed_tf_keras_model_is_pointed_to_keras_3(data):
-    import tf_keras
-
-    class Own(tf_keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.dense = tf_keras.layers.Dense(3)
-
-        def call(self, x):
-            return self.dense(x)
-
-    model = Own()
-    model.compile("sgd", "mse")
-    model(data[0][:2])
-    with pytest.raises(ValueError, match="subclassed Own. .* with Keras 3"):
-        tf_lottery.find_ticket(model, *data)
-
-
 def test_a_loss_that_is_nan_is_said_and_the_model_is_as_before(keras, make_model, data):
     model = make_model(keras.optimizers.SGD(1e30))
     before = kernels(model)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tf_lottery.search.imp import Plan, iterative_magnitude_pruning, iterative_pruning
-from tf_lottery.tickets import controls, scores
+from tf_lottery.tickets import controls, masks, scores
 from tf_lottery.training.arms import Trained
 from tf_lottery.training.history import History
 
@@ -17,8 +17,12 @@ def initial_state():
         "a/kernel": rng.normal(size=(6, 5)),
         "a/bias": np.zeros(5),
         "b/kernel": rng.normal(size=(5, 4)),
-        "optimizer/000": np.array(0),
+        "/optimizer/000": np.array(0),
     }
+
+
+def ones():
+    return masks.ones({path: initial_state()[path].shape for path in KERNELS})
 
 
 def train(start):
@@ -35,7 +39,7 @@ def train(start):
 
 def search(levels=4, **arguments):
     plan = Plan(levels, dict.fromkeys(KERNELS, 0.25), **arguments)
-    return list(iterative_pruning(plan, train, initial_state(), redraw))
+    return list(iterative_pruning(plan, train, initial_state(), ones(), redraw))
 
 
 def redraw(seed):
@@ -98,7 +102,7 @@ def test_late_rewinding_starts_later_levels_from_the_snapshot_at_its_step():
     plan = Plan(
         2, dict.fromkeys(KERNELS, 0.25), rewind_step=3, controls=controls.resolve(["reinit", "shuffle"])
     )
-    starts = [t.start for t in iterative_pruning(plan, train_on, initial_state(), redraw)]
+    starts = [t.start for t in iterative_pruning(plan, train_on, initial_state(), ones(), redraw)]
     begun = {(start.level, start.arm): start for start in starts}
     assert {key: start.step for key, start in begun.items() if key[0] == 2} == {
         (2, "ticket"): 3,
@@ -115,11 +119,11 @@ def test_late_rewinding_starts_later_levels_from_the_snapshot_at_its_step():
 
 
 def test_the_random_criterion_depends_on_the_key():
-    masks = [
+    found = [
         search(1, criterion=scores.random, key=key)[1].start.mask["a/kernel"] for key in [(0,), (0,), (1,)]
     ]
-    np.testing.assert_array_equal(masks[0], masks[1])
-    assert not np.array_equal(masks[0], masks[2])
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
 
 
 def test_levels_below_zero_are_refused():

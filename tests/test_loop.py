@@ -9,7 +9,7 @@ from tf_lottery.training.loop import Loop, prefers_xla
 
 
 def make_loop(masked, data, jit=False, chunk=7, batch_size=16):
-    return Loop(masked.trained, data, {"validation": data}, batch_size=batch_size, chunk=chunk, jit=jit)
+    return Loop(masked.model, data, {"validation": data}, batch_size=batch_size, chunk=chunk, jit=jit)
 
 
 def test_a_mask_of_ones_trains_as_fit_does_bit_for_bit(make_model, data):
@@ -72,7 +72,7 @@ def test_a_short_chunk_takes_just_its_steps(make_model, data):
     masked = MaskedModel(make_model())
     loop = make_loop(masked, data)
     loop.train(DataOrder(240, 16, 0).batches(0, 3))
-    assert int(masked.trained.optimizer.iterations) == 3
+    assert int(masked.model.optimizer.iterations) == 3
 
 
 def test_building_the_loop_changes_no_variable(make_model, data):

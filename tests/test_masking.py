@@ -31,7 +31,7 @@ class Reference:
         self.weights = {
             path: tf.Variable(array, name=path.replace("/", "_"))
             for path, array in state.items()
-            if not path.startswith("optimizer/")
+            if not path.startswith("/optimizer/")
         }
         self.mask = {path: tf.constant(array.astype(np.float32)) for path, array in mask.items()}
         self.optimizer = optimizer
@@ -63,7 +63,7 @@ def test_survivors_follow_the_network_with_the_mask_in_its_forward_pass(
     start = masked.state()
     reference = Reference(start, mask, optimizer_of(keras, setting))
     x, y = data
-    step = tf.function(masked.trained.train_step)
+    step = tf.function(masked.model.train_step)
     for i in range(50):
         rows = np.arange(i * 16, i * 16 + 16) % len(x)
         step((tf.constant(x[rows]), tf.constant(y[rows])))

@@ -24,8 +24,9 @@ from tf_lottery.training.trainer import Trainer
 SHAPES = {"fc/kernel": (4, 3), "output/kernel": (3, 2)}
 CONFIG = {"train": {"steps": 6, "rate": 0.1}, "levels": 1, "controls": ("reinit",), "replicates": 1}
 EXTENDABLE = ("levels", "controls", "replicates")
+ONES = {path: np.ones(shape, bool) for path, shape in SHAPES.items()}
 # The first mask is all ones, whatever else a folder holds.
-FIRST = Start(0, "ticket", {path: np.ones(shape, bool) for path, shape in SHAPES.items()}, {})
+FIRST = Start(0, "ticket", ONES, {})
 
 
 class Model:
@@ -61,9 +62,9 @@ class Loop:
         variables = self.model.variables
         for batch in batches:
             self.steps += 1
-            variables["optimizer/000"] = 0.9 * variables["optimizer/000"] + batch.sum()
+            variables["/optimizer/000"] = 0.9 * variables["/optimizer/000"] + batch.sum()
             for path, mask in self.model.mask.items():
-                step = np.sin(variables["optimizer/000"] + np.arange(mask.size)).reshape(mask.shape)
+                step = np.sin(variables["/optimizer/000"] + np.arange(mask.size)).reshape(mask.shape)
                 variables[path] = (variables[path] + 0.1 * step * mask).astype(np.float32)
         return self._values()
 
@@ -100,7 +101,7 @@ def run(path, *, checkpoint_seconds=0, extendable=EXTENDABLE, metrics=("accuracy
                 snapshot_step=2,
                 store=store,
             )
-            for _ in iterative_pruning(plan, train, store.initial(draw(replicate)), draw):
+            for _ in iterative_pruning(plan, train, store.initial(draw(replicate)), ONES, draw):
                 pass
         directory.write_results()
     return loop.steps
@@ -111,7 +112,7 @@ def draw(seed):
         path: seeds.generator(seed, path).normal(size=shape).astype(np.float32)
         for path, shape in SHAPES.items()
     }
-    return {**kernels, "optimizer/000": np.zeros(())}
+    return {**kernels, "/optimizer/000": np.zeros(())}
 
 
 def contents(path):

@@ -387,12 +387,6 @@ def test_a_mask_that_does_not_fit_leaves_the_weights_alone(keras):
         np.testing.assert_array_equal(array, other)
 
 
-def test_an_uncompiled_model_is_refused(keras):
-    model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(3, name="a")], name="net")
-    with pytest.raises(ValueError, match=r"The model 'net' is not compiled. Call model.compile\("):
-        make().apply(model)
-
-
 def test_an_unbuilt_model_is_refused(keras):
     model = keras.Sequential([keras.layers.Dense(3, name="a")], name="net")
     model.compile("sgd", "mse")

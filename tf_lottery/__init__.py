@@ -6,7 +6,10 @@ Importing this module imports no TensorFlow; what is used from it does.
 """
 
 import importlib
+from types import ModuleType
 from typing import Any
+
+import wrapt
 
 __version__ = "0.1.0"
 
@@ -19,7 +22,7 @@ _HOMES = {
     "find_ticket": "tf_lottery.search.find_ticket",
     "iterative_magnitude_pruning": "tf_lottery.search.imp",
     "prune": "tf_lottery.tickets.pruning",
-    "strip": "tf_lottery.keras_api.tfmot_wrappers",
+    "strip": "tf_lottery.keras_api.holding",
     "wrap": "tf_lottery.keras_api.tfmot_wrappers",
 }
 
@@ -34,3 +37,10 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+@wrapt.when_imported("keras")
+@wrapt.when_imported("tf_keras")
+def _register(keras: ModuleType) -> None:
+    """Lets `load_model` bring masks back from a file, whichever of the two is imported first."""
+    importlib.import_module("tf_lottery.keras_api.holding").register(keras)

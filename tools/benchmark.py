@@ -60,7 +60,7 @@ def _masked(keras: Any) -> Any:
     masked = MaskedModel(_model(keras))
     rng = np.random.default_rng(0)
     masked.set_mask({path: rng.random(shape) < _DENSITY for path, shape in masked.shapes.items()})
-    return masked.trained
+    return masked.model
 
 
 def _fit(model: Any, data: tuple[np.ndarray, np.ndarray], callbacks: tuple = ()) -> Callable:

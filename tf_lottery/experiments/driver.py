@@ -100,7 +100,7 @@ def _search(
 
     redraw = redraw_of(model)
     initial = store.initial(redraw(seeds.seed(*plan.key, "init")))
-    for trained in iterative_pruning(plan, train, initial, redraw):
+    for trained in iterative_pruning(plan, train, initial, model.mask(), redraw):
         if trained.start.is_ticket:
             _ticket(plan, trained).save(store.folder(trained.start) / "ticket.safetensors")
 
@@ -130,6 +130,10 @@ def _model(config: ExperimentConfig, data: datasets.Data) -> MaskedModel:
     model = networks.build(
         config.network.name, keras, data.train[0].shape[1:], data.classes, config.network.initializer
     )
+    if config.flavour == "tf_keras":
+        from tf_lottery.keras_api import tfmot_wrappers
+
+        model = tfmot_wrappers.wrap(model)
     model.compile(
         optimizer=_optimizer(keras, config.train.optimizer, config.train.learning_rate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -149,7 +153,7 @@ def _optimizer(keras: types.ModuleType, name: str, learning_rate: float) -> Any:
 
 def _loop(config: ExperimentConfig, model: MaskedModel, data: datasets.Data) -> Loop:
     return Loop(
-        model.trained,
+        model.model,
         data.train,
         {"validation": data.validation, "test": data.test},
         batch_size=config.train.batch_size,

@@ -1,70 +1,72 @@
 """A Keras model of either flavour as named arrays, with a mask that holds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.keras_api import flavour, masking, prunable
+from tf_lottery.keras_api import flavour, holding, masking, matching, prunable
 
 Arrays = dict[str, np.ndarray]
-OPTIMIZER = "optimizer/"
+OPTIMIZER = "/optimizer/"  # no layer's path starts like this
 
 
 class MaskedModel:
-    """Reads, writes and masks the variables of one compiled, built Keras model.
+    """Reads, writes and masks the variables of one built Keras model.
 
-    A tf_keras model is trained inside TF-MOT wrappers that share its layers; a
-    Keras 3 model is trained as it is. Either way the model that was given holds
-    the masks and weights that are set here, and keeps them in its own `fit`.
+    From here on the model holds its masks, in its own `fit` and through a later
+    `compile` too. TF-MOT's pruning wrappers in it keep the masks that are set here.
 
     Args:
-        model: a compiled and built `keras.Model`, or `tf_keras` Sequential or
-            functional model.
+        model: a built `keras.Model` or `tf_keras.Model`. Where it is compiled, the
+            optimizer's variables are part of its state.
+        asked: paths or layer names of embeddings that are to be pruned too.
 
     Raises:
         TypeError: not a Keras model.
-        ValueError: not compiled, not built, nothing to prune, or a subclassed
-            tf_keras model.
+        ValueError: not built, nothing to prune, or an optimizer that cannot be masked.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, asked: Iterable[str] = ()):
         self.flavour = flavour.flavour_of(model)
-        if getattr(model, "optimizer", None) is None:
-            raise ValueError(
-                f"The model {model.name!r} is not compiled. Call "
-                "model.compile(optimizer=..., loss=..., metrics=['accuracy']) first."
-            )
-        if not hasattr(model.optimizer, "build"):
-            raise ValueError(
-                f"{type(model.optimizer).__module__}.{type(model.optimizer).__name__} is a legacy optimizer. "
-                f"Compile the model with {self.flavour}.optimizers.{type(model.optimizer).__name__}."
-            )
-        kernels = prunable.prunable_slots(model)
-        self.given = model
-        self.trained = _wrapped(model) if self.flavour == "tf_keras" else model
-        self.trained.optimizer.build(self.trained.trainable_variables)
-        self._slots = prunable.slots(self.trained)
+        self.model = model
+        kernels = prunable.prunable_slots(model, asked)
+        if self.optimizer is not None:
+            _refuse_legacy(self.optimizer, self.flavour)
+            self.optimizer.build(model.trainable_variables)
+        self._hold_wrappers()
+        prunable.expose_seeds(model)
+        self._slots = prunable.slots(model)
         self.shapes = {path: tuple(slot.variable.shape) for path, slot in kernels.items()}
-        self._masks = {path: self._mask_variable(path) for path in self.shapes}
-        self._hold_masks()
+        for slot in kernels.values():
+            if masking.constraint_of(slot.variable) is None:
+                masking.attach(slot.variable)
+        holding.hold(model)
         self.fresh_state = self.state()
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer that the model is compiled with; None where it is not compiled."""
+        return getattr(self.model, "optimizer", None)
 
     def mask(self) -> Arrays:
         """Returns path -> bool array of the kernel's shape, True where a weight is kept."""
-        return {path: mask.numpy().astype(bool) for path, mask in self._masks.items()}
+        masks = {path: masking.constraint_of(self._slots[path].variable).mask for path in self.shapes}
+        return {path: mask.numpy().astype(bool) for path, mask in masks.items()}
 
     def set_mask(self, mask: Mapping[str, np.ndarray]) -> None:
         """Sets the mask and zeroes what it prunes.
 
         Raises:
-            ValueError: paths or shapes are not those of the model's kernels.
+            ValueError: paths or shapes are not those of the model's kernels, or its
+                optimizer cannot train what is left.
         """
-        check_fits({path: np.shape(array) for path, array in mask.items()}, self.shapes)
-        for path, variable in self._masks.items():
-            variable.assign(tf.cast(np.asarray(mask[path]), variable.dtype))
+        matching.check_fits({path: np.shape(array) for path, array in mask.items()}, self.shapes)
+        _refuse_adafactor(self.optimizer, mask)
+        for path in self.shapes:
             kernel = self._slots[path].variable
+            masking.set_mask(kernel, np.asarray(mask[path]))
             kernel.assign(masking.constraint_of(kernel).masked(tf.convert_to_tensor(kernel)))
 
     def kernels(self) -> Arrays:
@@ -72,7 +74,7 @@ class MaskedModel:
         return {path: np.array(self._slots[path].variable.numpy()) for path in self.shapes}
 
     def state(self) -> Arrays:
-        """Returns a copy of every variable, the optimizer's under `"optimizer/"`."""
+        """Returns a copy of every variable, the optimizer's under `OPTIMIZER`."""
         return {path: np.array(variable.numpy()) for path, variable in self._state_variables().items()}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
@@ -82,7 +84,7 @@ class MaskedModel:
             ValueError: a variable is missing, unknown, or of another shape.
         """
         variables = self._state_variables()
-        check_fits(
+        matching.check_fits(
             {path: np.shape(array) for path, array in state.items()},
             {path: tuple(variable.shape) for path, variable in variables.items()},
         )
@@ -92,19 +94,16 @@ class MaskedModel:
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Sets the network's own variables, by path; the optimizer's are left alone.
 
-        States of seed generators are no weights: only Keras 3 has them.
+        States of seed generators are no weights: they have another form in either Keras.
 
         Raises:
             ValueError: a variable is missing, unknown, or of another shape.
         """
-        weights = {path: array for path, array in weights.items() if _is_weight(path)}
-        variables = {path: slot.variable for path, slot in self._slots.items() if _is_weight(path)}
-        check_fits(
-            {path: np.shape(array) for path, array in weights.items()},
-            {path: tuple(variable.shape) for path, variable in variables.items()},
-        )
-        for path, variable in variables.items():
-            variable.assign(weights[path])
+        weights = {path: array for path, array in weights.items() if is_weight(path)}
+        given = {path: np.shape(array) for path, array in weights.items()}
+        matching.check_fits(given, weight_shapes(self.model))
+        for path, array in weights.items():
+            self._slots[path].variable.assign(array)
 
     def draw_initial(self, seed_of: Callable[[str], int]) -> Arrays:
         """Draws a whole network anew; sets its variables, and returns every one as `state` does.
@@ -119,7 +118,7 @@ class MaskedModel:
         Raises:
             ValueError: a kernel's layer does not say how it is initialized.
         """
-        self.restore({**self.fresh_state, **prunable.draw_initial(self.trained, seed_of)})
+        self.restore({**self.fresh_state, **prunable.draw_initial(self.model, seed_of)})
         self.reset_optimizer()
         return self.state()
 
@@ -129,7 +128,9 @@ class MaskedModel:
         Raises:
             ValueError: the optimizer cannot be made anew from its own config.
         """
-        optimizer = self.trained.optimizer
+        optimizer = self.optimizer
+        if optimizer is None:
+            return
         try:
             fresh = type(optimizer).from_config(optimizer.get_config())
         except Exception as error:
@@ -138,47 +139,31 @@ class MaskedModel:
                 f"as a fresh start needs: {error}"
             ) from error
         # Some optimizers keep a copy of the weights: it is made here, of those that are set now.
-        fresh.build(self.trained.trainable_variables)
+        fresh.build(self.model.trainable_variables)
         for variable, value in zip(_variables_of(optimizer), _variables_of(fresh)):
             variable.assign(value)
 
     def _state_variables(self) -> dict[str, Any]:
         variables = {path: slot.variable for path, slot in self._slots.items()}
         # Names repeat in tf_keras and change with the model's; the order is fixed by the build.
-        optimizer = enumerate(_variables_of(self.trained.optimizer))
+        optimizer = enumerate(_variables_of(self.optimizer) if self.optimizer is not None else [])
         return variables | {f"{OPTIMIZER}{i:03d}": variable for i, variable in optimizer}
 
-    def _mask_variable(self, path: str) -> tf.Variable:
-        kernel = self._slots[path].variable
-        held = masking.constraint_of(kernel)
-        if held is not None:
-            return held.mask
-        mask = self._wrapper_masks().get(id(kernel))
-        if mask is None:
-            mask = tf.Variable(tf.ones(kernel.shape, tf.bool), trainable=False, name="mask")
-        masking.attach(kernel, mask)
-        return mask
-
-    def _wrapper_masks(self) -> dict[int, tf.Variable]:
-        if self.flavour == "keras":
-            return {}
+    def _hold_wrappers(self) -> None:
+        if not any(prunable.is_pruning_wrapper(layer) for layer in self.model._flatten_layers()):
+            return
         from tf_lottery.keras_api import tfmot_wrappers
 
-        return tfmot_wrappers.mask_variable_of(self.trained)
-
-    def _hold_masks(self) -> None:
-        masking.mask_optimizer(self.trained.optimizer)
-        for model in (self.given, self.trained):
-            # A train function that was traced before knows nothing of the masks.
-            model.train_function = None
+        tfmot_wrappers.hold_masks(self.model)
 
 
 def apply_mask(model: Any, mask: Mapping[str, np.ndarray]) -> Any:
-    """Masks a compiled Keras model of either flavour; it keeps its zeros while it trains.
+    """Masks a Keras model of either flavour; it keeps its zeros while it trains.
 
     Args:
-        model: a compiled and built model.
-        mask: path -> bool array of the kernel's shape, True where a weight is kept.
+        model: a built model; it may be compiled before or after.
+        mask: path -> bool array of the kernel's shape, True where a weight is kept. An
+            embedding may be among them.
 
     Returns:
         `model`.
@@ -191,32 +176,29 @@ def apply_mask(model: Any, mask: Mapping[str, np.ndarray]) -> Any:
         >>> apply_mask(model, mask) is model
         True
     """
-    MaskedModel(model).set_mask(mask)
+    MaskedModel(model, asked=mask).set_mask(mask)
     return model
 
 
-def check_fits(given: Mapping[str, tuple], expected: Mapping[str, tuple]) -> None:
-    """Compares shapes by path.
+def weight_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Returns path -> shape of a built model's own variables, random seeds left out.
 
     Raises:
-        ValueError: names every path that is missing, unknown or of another shape.
+        TypeError: not a Keras model.
+        ValueError: not built.
     """
-    differences = [
-        f"  {path}: {_shape(given, path)}, the model has {_shape(expected, path)}"
-        for path in dict.fromkeys([*expected, *given])
-        if given.get(path) != expected.get(path)
-    ]
-    if differences:
-        raise ValueError("These arrays do not fit the model:\n" + "\n".join(differences))
-
-
-def _shape(shapes: Mapping[str, tuple], path: str) -> str:
-    return f"shape {tuple(shapes[path])}" if path in shapes else "nothing"
+    prunable.check_built(model)
+    return {p: tuple(slot.variable.shape) for p, slot in prunable.slots(model).items() if is_weight(p)}
 
 
 def network_weights(state: Mapping[str, np.ndarray]) -> Arrays:
     """Returns what `state` holds of the network, without the optimizer's variables."""
     return {path: array for path, array in state.items() if not path.startswith(OPTIMIZER)}
+
+
+def is_weight(path: str) -> bool:
+    """Whether a path of a state is of a weight, and not the optimizer's or a random seed."""
+    return not path.startswith(OPTIMIZER) and not path.endswith(prunable.SEED)
 
 
 def _variables_of(optimizer: Any) -> list[Any]:
@@ -228,13 +210,24 @@ def _variables_of(optimizer: Any) -> list[Any]:
     return [*variables(), *([rate] if isinstance(rate, tf.Variable) else [])]
 
 
-def _is_weight(path: str) -> bool:
-    return not path.startswith(OPTIMIZER) and not path.endswith("seed_generator_state")
+def _refuse_legacy(optimizer: Any, flavour_name: str) -> None:
+    if not hasattr(optimizer, "build"):
+        raise ValueError(
+            f"{type(optimizer).__module__}.{type(optimizer).__name__} is a legacy optimizer. "
+            f"Compile the model with {flavour_name}.optimizers.{type(optimizer).__name__}."
+        )
 
 
-def _wrapped(model: Any) -> Any:
-    from tf_lottery.keras_api import tfmot_wrappers
-
-    trained = tfmot_wrappers.wrap(model)
-    trained.compile(**model._get_compile_args())
-    return trained
+def _refuse_adafactor(optimizer: Any, mask: Mapping[str, np.ndarray]) -> None:
+    """Adafactor divides by the product of a row's and a column's mean squared gradient."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not any(cls.__name__ == "Adafactor" for cls in type(optimizer).__mro__):
+        return
+    for path, array in mask.items():
+        array = np.asarray(array)
+        rows, columns = array.any(axis=-1), array.any(axis=-2)
+        if ((~rows).any(axis=-1) & (~columns).any(axis=-1)).any():
+            raise ValueError(
+                f"Adafactor cannot train {path!r} with this mask: it divides 0 by 0 where a whole row and a "
+                "whole column are pruned. Compile the model with another optimizer, such as Adam."
+            )

@@ -9,8 +9,10 @@ pass.
 """
 
 import functools
+import types
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -43,20 +45,40 @@ def constraint_of(variable: Any) -> MaskConstraint | None:
     return constraint if isinstance(constraint, MaskConstraint) else None
 
 
-def attach(variable: Any, mask: tf.Variable) -> MaskConstraint:
-    """Puts `mask` on `variable`, round the constraint that it has."""
+def attach(variable: Any, mask: tf.Variable | None = None) -> MaskConstraint:
+    """Puts `mask`, or a new one of ones, on `variable`, round the constraint that it has."""
+    if mask is None:
+        mask = tf.Variable(tf.ones(variable.shape, tf.bool), trainable=False, name="mask")
     constraint = MaskConstraint(mask, variable.constraint)
-    if isinstance(variable, tf.Variable):
-        # tf.Variable has no public setter; mixed precision puts another variable round it.
-        getattr(variable, "_variable", variable)._constraint = constraint
-    else:
-        variable.constraint = constraint
+    _set_constraint(variable, constraint)
     return constraint
+
+
+def set_mask(variable: Any, mask: np.ndarray) -> None:
+    """Puts the values of `mask`, bools of the variable's shape, on `variable`; sets no weight."""
+    held = constraint_of(variable) or attach(variable)
+    held.mask.assign(tf.cast(mask, held.mask.dtype))
+
+
+def detach(variable: Any) -> None:
+    """Takes the mask off `variable`, which keeps its zeros until it is trained."""
+    constraint = constraint_of(variable)
+    if constraint is not None:
+        _set_constraint(variable, constraint.inner)
 
 
 def masked_gradients(gradients: Any, variables: Any) -> list[Any]:
     """Zeroes the gradients of pruned weights; passes the others through."""
     return [_masked_gradient(g, constraint_of(v)) for g, v in zip(gradients, variables)]
+
+
+def _set_constraint(variable: Any, constraint: Any) -> None:
+    if isinstance(variable, tf.Variable):
+        # tf.Variable has no public setter; mixed precision and mirroring put another round it.
+        variable = getattr(variable, "_variable", variable)
+        getattr(variable, "_primary", variable)._constraint = constraint
+    else:
+        variable.constraint = constraint
 
 
 def _masked_gradient(gradient: Any, constraint: MaskConstraint | None) -> Any:
@@ -65,17 +87,14 @@ def _masked_gradient(gradient: Any, constraint: MaskConstraint | None) -> Any:
     return constraint.masked(tf.convert_to_tensor(gradient))
 
 
-def mask_optimizer(optimizer: Any) -> bool:
+def mask_optimizer(optimizer: Any) -> None:
     """Makes this one optimizer mask gradients before it clips or applies them.
 
-    The object stays what it was, `isinstance` and all its settings included;
-    only its class becomes a subclass of its own class. Returns whether anything
-    changed.
+    The object stays what it was, `isinstance`, `__class__` and all its settings included,
+    so Keras writes it into files as what it was; only its type becomes a subclass.
     """
-    if isinstance(optimizer, _MasksGradients):
-        return False
-    optimizer.__class__ = _masking_subclass(type(optimizer))
-    return True
+    if not isinstance(optimizer, _MasksGradients):
+        optimizer.__class__ = _masking_subclass(type(optimizer))
 
 
 class _MasksGradients:
@@ -104,7 +123,9 @@ def _masking_subclass(cls: type) -> type:
         method = apply_gradients
     namespace = {
         method.__name__: method,
+        "__class__": property(lambda self: cls),
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
     }
-    return type(cls.__name__, (_MasksGradients, cls), namespace)
+    bases = (_MasksGradients, cls)
+    return types.new_class(cls.__name__, bases, exec_body=lambda body: body.update(namespace))

@@ -7,14 +7,14 @@ paths in both Kerases, wrapped or not.
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from tf_lottery.keras_api import flavour
 
-_NOT_KERNELS = ("bias", "embeddings")
+SEED = "seed_generator_state"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,23 +41,60 @@ def slots(model: Any) -> dict[str, Slot]:
     return found
 
 
-def prunable_slots(model: Any) -> dict[str, Slot]:
-    """Returns the kernels: trainable, rank 2 or more, no bias, no embedding, no normalization.
+def prunable_slots(model: Any, asked: Iterable[str] = ()) -> dict[str, Slot]:
+    """Returns the kernels: trainable, rank 2 or more, no bias, no normalization, no embedding.
+
+    Args:
+        model: a model of either flavour.
+        asked: paths or layer names; embeddings among them count as kernels.
 
     Raises:
         ValueError: the model is not built, or has nothing to prune.
     """
-    if not model.built:
-        raise ValueError(
-            f"The model {model.name!r} has no weights yet. Build it first: give it an Input layer, "
-            "or call it on a batch."
-        )
-    kernels = {path: slot for path, slot in slots(model).items() if _is_kernel(slot)}
+    check_built(model)
+    kernels = {
+        path: slot
+        for path, slot in slots(model).items()
+        if _is_kernel(slot) or (_is_embedding(slot) and any(is_of(path, name) for name in asked))
+    }
     if not kernels:
         raise ValueError(
             f"The model {model.name!r} has nothing to prune: no trainable kernel of rank 2 or more."
         )
     return kernels
+
+
+def check_built(model: Any) -> None:
+    """Refuses what has no variables yet.
+
+    Raises:
+        TypeError: it is no Keras model.
+        ValueError: it is not built.
+    """
+    flavour.flavour_of(model)
+    if not model.built:
+        raise ValueError(
+            f"The model {model.name!r} has no weights yet. Build it first: give it an Input layer, "
+            "or call it on a batch."
+        )
+
+
+def expose_seeds(model: Any) -> None:
+    """Makes the random states of tf_keras layers variables, as those of Keras 3 are.
+
+    Unless it is told otherwise, tf_keras keeps them inside ops, where nothing can read them
+    or set them back.
+    """
+    for layer in model._flatten_layers():
+        random = getattr(layer, "_random_generator", None)
+        if getattr(random, "_rng_type", None) == "legacy_stateful":
+            random._rng_type, random._built = random.RNG_STATEFUL, False
+            random._maybe_init()
+
+
+def is_of(path: str, name: str) -> bool:
+    """Whether a variable's path is `name`, or lies in the layer of that name or path."""
+    return path == name or path.startswith(f"{name}/")
 
 
 def is_pruning_wrapper(layer: Any) -> bool:
@@ -115,6 +152,8 @@ def _walk(layer: Any, prefix: str, layers: set[int], variables: set[int]) -> Ite
         variables.add(id(variable))
         name = variable.name.split("/")[-1].split(":")[0]
         yield prefix + name, Slot(variable, layer, name)
+    if (seed := _seed_of(layer)) is not None:
+        yield prefix + SEED, Slot(seed, layer, SEED)
     for child in children:
         below = prefix if is_pruning_wrapper(child) else f"{prefix}{child.name}/"
         yield from _walk(child, below, layers, variables)
@@ -125,17 +164,32 @@ def _variables(layer: Any) -> list[Any]:
     return layer.variables
 
 
+def _seed_of(layer: Any) -> Any:
+    random = getattr(layer, "_random_generator", None)
+    return getattr(getattr(random, "_generator", None), "state", None)
+
+
 def _is_trained(slot: Slot) -> bool:
     # In tf_keras the variables of a frozen layer stay trainable.
     return slot.variable.trainable and slot.layer.trainable
 
 
 def _is_kernel(slot: Slot) -> bool:
+    return _is_matrix(slot) and "embeddings" not in slot.name
+
+
+def _is_embedding(slot: Slot) -> bool:
+    return _is_matrix(slot) and "embeddings" in slot.name
+
+
+def _is_matrix(slot: Slot) -> bool:
+    kind = type(slot.layer).__name__
     return (
         _is_trained(slot)
         and len(slot.variable.shape) >= 2
-        and not any(word in slot.name for word in _NOT_KERNELS)
-        and not type(slot.layer).__name__.endswith("Normalization")
+        and "bias" not in slot.name
+        and not kind.endswith("Normalization")
+        and kind != "PReLU"  # a slope for each unit
     )
 
 

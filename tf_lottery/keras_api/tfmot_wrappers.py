@@ -58,14 +58,12 @@ class RewindablePruning(pruning_wrapper.PruneLowMagnitude):
     def __init__(self, layer: tf_keras.layers.Layer, **kwargs: Any):
         kwargs.pop("pruning_schedule", None)
         super().__init__(layer, pruning_schedule=NeverPrune(), **kwargs)
+        self.supports_masking = layer.supports_masking
         self._snapshot: list[np.ndarray] = []
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
-        for weight, mask, _ in self.pruning_vars:
-            held = masking.constraint_of(weight)
-            if held is not None:
-                mask.assign(tf.cast(held.mask, mask.dtype))
+        self._hold_masks()
         self.snapshot()
 
     def snapshot(self) -> None:
@@ -81,9 +79,22 @@ class RewindablePruning(pruning_wrapper.PruneLowMagnitude):
     def call(self, inputs: Any, training: Any = None, **kwargs: Any) -> Any:
         # The constraint on the kernel holds the mask. TF-MOT's forward pass would also count
         # steps, and refuse to train without its callback.
-        if "training" in inspect.signature(self.layer.call).parameters:
-            kwargs["training"] = training
-        return self.layer.call(inputs, **kwargs)
+        kwargs["training"] = training
+        takes = inspect.signature(self.layer.call).parameters
+        return self.layer.call(inputs, **{name: value for name, value in kwargs.items() if name in takes})
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        return self.layer.compute_mask(inputs, mask)
+
+    def _hold_masks(self) -> None:
+        """Puts the wrapper's masks on its weights, with what these are masked by already."""
+        for weight, mask, _ in self.pruning_vars:
+            held = masking.constraint_of(weight)
+            if held is None or held.mask is not mask:
+                if held is not None:
+                    mask.assign(tf.cast(held.mask, mask.dtype))
+                    masking.detach(weight)
+                masking.attach(weight, mask)
 
 
 def wrap(model: tf_keras.Model) -> tf_keras.Model:
@@ -125,24 +136,33 @@ def wrap(model: tf_keras.Model) -> tf_keras.Model:
     return wrapped(model)
 
 
-def strip(model: tf_keras.Model) -> tf_keras.Model:
+def unwrap(model: tf_keras.Model) -> tf_keras.Model:
     """Returns `model` without wrappers, its weights shared (TF-MOT's `strip_pruning`)."""
     return _sparsity.strip_pruning(model)
 
 
-def mask_variable_of(model: tf_keras.Model) -> dict[int, tf.Variable]:
-    """Returns the wrappers' own mask variables by the identity of the kernel."""
-    masks = {}
+def hold_masks(model: tf_keras.Model) -> None:
+    """Makes the wrappers in `model` keep their present masks: TF-MOT's own become ours.
+
+    TF-MOT's own would compute new masks from the weights, by a schedule.
+    """
     for layer in model._flatten_layers():
         if isinstance(layer, pruning_wrapper.PruneLowMagnitude):
-            masks.update({id(weight): mask for weight, mask, _ in layer.pruning_vars})
-    return masks
+            if not isinstance(layer, RewindablePruning):
+                layer.pruning_schedule = NeverPrune()
+                layer.__class__ = RewindablePruning
+                layer.snapshot()
+            layer._hold_masks()
 
 
 def _can_wrap(layer: tf_keras.layers.Layer) -> bool:
-    return (
+    known = (
         isinstance(layer, pruning_wrapper.PruneLowMagnitude)
         or isinstance(layer, _sparsity.PrunableLayer)
         or hasattr(layer, "get_prunable_weights")
         or prune_registry.PruneRegistry.supports(layer)
     )
+    # A wrapper is called with one thing, and attention takes two.
+    inputs = inspect.signature(layer.call).parameters.values()
+    needed = [p for p in inputs if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    return known and len(needed) == 1

@@ -106,6 +106,11 @@ def find_ticket(
         True
     """
     masked = MaskedModel(model)
+    if masked.optimizer is None:
+        raise ValueError(
+            f"The model {model.name!r} is not compiled. Call "
+            "model.compile(optimizer=..., loss=..., metrics=['accuracy']) first."
+        )
     train, evaluation = _data(masked, x, y, validation_data, validation_split, test_data, seed)
     steps = _steps(len(train[0]), batch_size, epochs, steps)
     eval_every = math.ceil(steps / _DEFAULT_EVALUATIONS) if eval_every is None else eval_every
@@ -122,7 +127,7 @@ def find_ticket(
         key=(seed, _REPLICATE),
     )
     _check_ranges(steps, eval_every, rewind_step)
-    loop = Loop(masked.trained, train, evaluation, batch_size=batch_size, chunk=min(eval_every, 100))
+    loop = Loop(masked.model, train, evaluation, batch_size=batch_size, chunk=min(eval_every, 100))
     with contextlib.ExitStack() as stack:
         listeners = _terminal(stack, plan, steps, verbose)
         store = None
@@ -149,7 +154,7 @@ def _search(masked: MaskedModel, plan: Plan, trainer: Trainer, store: ReplicateS
     results: list[Result] = []
     starts: dict[int, Start] = {}
     try:
-        for trained in iterative_pruning(plan, trainer, initial, redraw_of(masked)):
+        for trained in iterative_pruning(plan, trainer, initial, mask_before, redraw_of(masked)):
             results.append(trained.result(_REPLICATE))
             if trained.start.is_ticket:
                 starts[trained.start.level] = trained.start
@@ -190,7 +195,7 @@ def _data(
     if test_data is not None:
         evaluation["test"] = data.as_pair(*test_data, "test")
     for what, pair in {"training": train, **evaluation}.items():
-        data.check_fits(masked.given, *pair, what)
+        data.check_fits(masked.model, *pair, what)
     return train, evaluation
 
 
@@ -244,7 +249,7 @@ def _settings(
     eval_every: int,
 ) -> dict[str, Any]:
     """Returns what determines the results, for a run directory to compare."""
-    optimizer = masked.given.optimizer
+    optimizer = masked.model.optimizer
     return {
         "flavour": masked.flavour,
         "shapes": {path: list(shape) for path, shape in masked.shapes.items()},

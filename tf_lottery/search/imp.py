@@ -6,8 +6,9 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
-from tf_lottery.tickets import masks, pruning, scores, seeds
+from tf_lottery.tickets import pruning, scores, seeds
 from tf_lottery.tickets.controls import Control, FoundTicket
+from tf_lottery.tickets.masks import Mask
 from tf_lottery.tickets.scores import Criterion, Evidence
 from tf_lottery.tickets.ticket import Ticket
 from tf_lottery.training.arms import TICKET, Arrays, Start, Trained
@@ -58,7 +59,7 @@ def redraw_of(model: MaskedModel) -> Redraw:
 
 
 def iterative_pruning(
-    plan: Plan, train: Train, initial: Arrays, redraw: Redraw | None = None
+    plan: Plan, train: Train, initial: Arrays, mask: Mask, redraw: Redraw | None = None
 ) -> Iterator[Trained]:
     """Trains, prunes, rewinds, and again.
 
@@ -67,13 +68,13 @@ def iterative_pruning(
         train: trains one arm. The `snapshot` it returns for level 0 is the state
             at the rewind step.
         initial: path -> array, every variable at initialization.
+        mask: path -> bool array, what is there to prune: all, for a dense network.
         redraw: takes a seed; returns every variable of a freshly drawn network.
             Only controls need it.
 
     Yields:
         Every network once it is trained: the ticket of each level, then its controls.
     """
-    mask = masks.ones({path: initial[path].shape for path in plan.fractions})
     state, step = initial, 0
     for level in range(plan.levels + 1):
         ticket = train(Start(level, TICKET, mask, state, step))
@@ -117,9 +118,10 @@ def iterative_magnitude_pruning(
     network. Stop taking tickets, and training stops.
 
     Args:
-        model: a compiled, built Keras model of either flavour.
+        model: a built Keras model of either flavour. It need not be compiled.
         train: called as `train(model)` with the model masked and rewound; trains it
-            in place, with any loop that uses the model's own optimizer.
+            in place, with any loop that uses a Keras optimizer. That which the model
+            is compiled with starts anew for each ticket.
         levels: how often the network is pruned.
         prune_fraction: share of the remaining weights that a level removes, in (0, 1).
         layer_fractions: path or layer name -> its own share. None halves the share
@@ -146,7 +148,7 @@ def iterative_magnitude_pruning(
         train(model)
         return Trained(start, masked.state(), History(), snapshot=start.state)
 
-    for trained in iterative_pruning(plan, run, masked.state()):
+    for trained in iterative_pruning(plan, run, masked.state(), masked.mask()):
         masked.restore(trained.start.masked_state)
         yield Ticket(
             trained.start.mask,

@@ -52,8 +52,13 @@ class Ticket:
         """Kept / prunable, in [0, 1]."""
         return masks.density(self.mask)
 
-    def apply(self, model: Any) -> Any:
-        """Masks a compiled Keras model of either flavour and sets its weights to the ticket's.
+    def apply(self, model: Any, *, mask_only: bool = False) -> Any:
+        """Makes a Keras model of either flavour this ticket: masked, with the ticket's weights.
+
+        Args:
+            model: a built model, of the flavour that the ticket was found on or of the
+                other one. It may be compiled before or after; its optimizer starts anew.
+            mask_only: leaves the model its own weights, with what the mask prunes at 0.
 
         Returns:
             `model`, which keeps its zeros while it trains.
@@ -62,12 +67,17 @@ class Ticket:
             ValueError: the ticket does not fit; names every layer that differs. The
                 model keeps the weights that it had.
         """
-        from tf_lottery.keras_api.masked_model import MaskedModel
+        from tf_lottery.keras_api import masked_model, matching
 
-        masked = MaskedModel(model)
+        weights = {path: array for path, array in self.weights.items() if masked_model.is_weight(path)}
+        shapes = {path: np.shape(array) for path, array in weights.items()}
+        expected = masked_model.weight_shapes(model)
+        mask = matching.renamed(self.mask, shapes, expected)
+        masked = masked_model.MaskedModel(model, asked=mask)
         try:
-            masked.set_weights(self.weights)
-            masked.set_mask(self.mask)
+            if not mask_only:
+                masked.set_weights(matching.renamed(weights, shapes, expected))
+            masked.set_mask(mask)
         except ValueError:
             masked.restore(masked.fresh_state)
             raise

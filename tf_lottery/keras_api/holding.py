@@ -1,0 +1,162 @@
+"""How a model keeps its masks: through every later `compile`, and in Keras's own files.
+
+Importing this module imports no TensorFlow: Keras is told of it as soon as Keras is
+imported, whatever its backend.
+"""
+
+import functools
+import pathlib
+import types
+from typing import Any
+
+import numpy as np
+
+from tf_lottery import files
+from tf_lottery.keras_api import flavour, matching, prunable
+
+_FILE = "tf_lottery_masks.safetensors"
+_OWN_CLASS = "tf_lottery_own_class"
+
+
+class HoldsMasks:
+    """What `hold` adds to the class of a model.
+
+    Every optimizer that the model is compiled with masks its gradients. The native Keras
+    format keeps the masks as an asset of the model, and `load_model` brings them back.
+    """
+
+    @property
+    def optimizer(self) -> Any:
+        try:
+            return self.__dict__["optimizer"]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'optimizer'") from None
+
+    @optimizer.setter
+    def optimizer(self, optimizer: Any) -> None:
+        from tf_lottery.keras_api import masking
+
+        if optimizer is not None:
+            masking.mask_optimizer(optimizer)
+        self.__dict__["optimizer"] = optimizer
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the config of the model's own class, and which class that is."""
+        own, name = _own_class(self), flavour.flavour_of(self)
+        described = {
+            "flavour": name,
+            "module": own.__module__,
+            "class_name": own.__name__,
+            "registered_name": flavour.keras_module(name).saving.get_registered_name(own),
+        }
+        return {**super().get_config(), _OWN_CLASS: described}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        config = dict(config)
+        described = dict(config.pop(_OWN_CLASS))
+        saving = flavour.keras_module(described.pop("flavour")).saving
+        return hold(saving.deserialize_keras_object({**described, "config": config}, custom_objects))
+
+    def save_assets(self, folder: str) -> None:
+        if hasattr(super(), "save_assets"):
+            super().save_assets(folder)
+        masks = {path: mask.numpy().astype(bool) for path, mask in masks_of(self).items()}
+        files.write_tensors(pathlib.Path(folder) / _FILE, masks, None)
+
+    def load_assets(self, folder: str) -> None:
+        if hasattr(super(), "load_assets"):
+            super().load_assets(folder)
+        set_masks(self, files.read_tensors(pathlib.Path(folder) / _FILE)[0])
+
+
+def hold(model: Any) -> Any:
+    """Makes `model` keep the masks of its variables, and returns it.
+
+    The object stays what it was, `isinstance` included; only its class becomes a
+    subclass of its own class. `strip` takes that back.
+    """
+    from tf_lottery.keras_api import masking
+
+    if not isinstance(model, HoldsMasks):
+        model.__class__ = _holding_subclass(type(model), flavour.flavour_of(model))
+    if getattr(model, "optimizer", None) is not None:
+        masking.mask_optimizer(model.optimizer)
+    _forget_traces(model)
+    return model
+
+
+def strip(model: Any) -> Any:
+    """Takes masks, and TF-MOT's wrappers, off a model: an ordinary Keras model again.
+
+    Its weights stay as they are, zeros among them; in training these are free to move.
+
+    Returns:
+        `model`, or where there were wrappers one without them that shares its weights.
+
+    Example:
+        >>> import tf_lottery
+        >>> ticket = tf_lottery.find_ticket(model, x, y, epochs=1, levels=1, verbose=0)
+        >>> strip(model) is model
+        True
+    """
+    from tf_lottery.keras_api import masking
+
+    for slot in prunable.slots(model).values():
+        masking.detach(slot.variable)
+    if isinstance(model, HoldsMasks):
+        model.__class__ = _own_class(model)
+    _forget_traces(model)
+    if not any(prunable.is_pruning_wrapper(layer) for layer in model._flatten_layers()):
+        return model
+    from tf_lottery.keras_api import tfmot_wrappers
+
+    return tfmot_wrappers.unwrap(model)
+
+
+def masks_of(model: Any) -> dict[str, Any]:
+    """Returns path -> mask variable of what is masked in `model`."""
+    from tf_lottery.keras_api import masking
+
+    held = {path: masking.constraint_of(slot.variable) for path, slot in prunable.slots(model).items()}
+    return {path: constraint.mask for path, constraint in held.items() if constraint is not None}
+
+
+def set_masks(model: Any, masks: dict[str, np.ndarray]) -> None:
+    """Puts masks on the variables of a built model.
+
+    Raises:
+        ValueError: the model has no variable of that path and shape.
+    """
+    from tf_lottery.keras_api import masking
+
+    slots = prunable.slots(model)
+    matching.check_fits(
+        {path: mask.shape for path, mask in masks.items()},
+        {path: tuple(slots[path].variable.shape) for path in masks if path in slots},
+    )
+    for path, mask in masks.items():
+        masking.set_mask(slots[path].variable, mask)
+
+
+@functools.cache
+def _holding_subclass(cls: type, flavour_name: str) -> type:
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    holding = types.new_class(cls.__name__, (HoldsMasks, cls), exec_body=lambda body: body.update(names))
+    # Files ask for it by this name. Whichever class has the name last: `from_config` is the same.
+    register(flavour.keras_module(flavour_name), holding)
+    return holding
+
+
+def register(keras: types.ModuleType, cls: type = HoldsMasks) -> None:
+    """Tells a Keras what class to make of a model that was saved with its masks."""
+    keras.saving.register_keras_serializable("tf_lottery", "HoldsMasks")(cls)
+
+
+def _own_class(model: HoldsMasks) -> type:
+    return type(model).__bases__[1]
+
+
+def _forget_traces(model: Any) -> None:
+    # A train function that was traced before knows nothing of the masks, or still of them.
+    model.train_function = None
