@@ -40,6 +40,20 @@ def make_model(keras):
     return make
 
 
+@pytest.fixture
+def make_inner_product(keras):
+    """Makes compiled models that are an inner product with the given weights: 10 inputs, no bias."""
+
+    def make(weights=range(10), optimizer=None):
+        inner = keras.layers.Dense(1, use_bias=False, name="inner")
+        model = keras.Sequential([keras.layers.Input((10,)), inner])
+        model.compile(optimizer or keras.optimizers.SGD(0.01), keras.losses.MeanSquaredError())
+        inner.set_weights([np.reshape(np.array(weights, np.float32), (10, 1))])
+        return model
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def data():
     """240 examples of 8 numbers in 3 classes that a small network can tell apart."""
