@@ -18,6 +18,7 @@ from tf_lottery.search.imp import Plan, iterative_pruning
 from tf_lottery.tickets import controls, seeds
 from tf_lottery.training import runs
 from tf_lottery.training.arms import Start
+from tf_lottery.training.data import DataOrder
 from tf_lottery.training.runs import RunDirectory, RunDirectoryError
 from tf_lottery.training.trainer import Trainer
 
@@ -48,12 +49,15 @@ class Model:
 class Loop:
     """What a trainer needs of a Loop. A step depends on the batch and on the optimizer's state."""
 
-    examples, batch_size, chunk, evaluation_names = 10, 4, 2, ("validation", "test")
+    chunk, evaluation_names = 2, ("validation", "test")
 
     def __init__(self, model, metrics=("accuracy",)):
         self.model = model
         self.metrics = metrics
         self.steps = 0
+
+    def order(self, *key):
+        return DataOrder(10, 4, *key)
 
     def reset_metrics(self):
         pass

@@ -39,7 +39,7 @@ class StopAt(Listener):
     def __init__(self, step):
         self.step = step
 
-    def stepped(self, start, step):
+    def stepped(self, start, step, logs):
         if step >= self.step:
             raise KeyboardInterrupt
 

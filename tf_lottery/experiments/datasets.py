@@ -18,7 +18,7 @@ import numpy as np
 from tf_lottery import names
 from tf_lottery.experiments import idx
 from tf_lottery.tickets import seeds
-from tf_lottery.training.data import Pair
+from tf_lottery.training.data import Examples
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,9 +32,9 @@ class Data:
         classes: number of classes.
     """
 
-    train: Pair
-    validation: Pair
-    test: Pair
+    train: Examples
+    validation: Examples
+    test: Examples
     classes: int
 
 
@@ -90,8 +90,8 @@ def load(
 class _Raw(NamedTuple):
     """What a source yields: images as they are stored, and the value of a pixel at its brightest."""
 
-    train: Pair
-    test: Pair
+    train: Examples
+    test: Examples
     classes: int
     full_scale: float
 
@@ -106,7 +106,7 @@ def _check_labels(name: str, raw: _Raw) -> None:
             )
 
 
-def _hold_out(train: Pair, size: int, random: np.random.Generator) -> tuple[Pair, Pair]:
+def _hold_out(train: Examples, size: int, random: np.random.Generator) -> tuple[Examples, Examples]:
     """Splits off `size` examples drawn at random; both parts stay in their original order."""
     x, y = train
     if not 1 <= size < len(x):
@@ -229,7 +229,7 @@ def _check_supervised(name: str, features: Any, keys: Any) -> tuple[str, str]:
     )
 
 
-def _read_split(builder: Any, split: str) -> Pair:
+def _read_split(builder: Any, split: str) -> Examples:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 

@@ -1,13 +1,19 @@
-"""Arrays to train on, and the order in which a run sees them."""
+"""Examples in memory, and the order in which a run sees them.
+
+Examples are a tuple as Keras has it: `(x,)`, `(x, y)` or `(x, y, sample_weight)`. Each part is
+an array whose first axis is the examples, or a dict, list or tuple of such arrays.
+"""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tf_lottery.tickets import seeds
 
-Pair = tuple[np.ndarray, np.ndarray]
+Examples = tuple[Any, ...]
 
 
 class DataOrder:
@@ -45,54 +51,103 @@ class DataOrder:
         return rng.permutation(self.examples).astype(np.int32)
 
 
-def as_pair(x: Any, y: Any, what: str) -> Pair:
-    """Returns x and y as arrays with as many examples each.
+def as_examples(what: str, x: Any, y: Any = None, sample_weight: Any = None) -> Examples:
+    """Returns the parts that there are, their arrays as NumPy has them.
+
+    Args:
+        what: the word for these data in errors, such as `"training"`.
+        x: an array, or a dict, list or tuple of arrays.
+        y: the same, or None where the model has no use for it.
+        sample_weight: the same, or None.
 
     Raises:
-        TypeError: not arrays.
-        ValueError: no examples, or not as many labels as inputs.
+        TypeError: a part is not made of arrays.
+        ValueError: there are no examples, or not as many in each array.
     """
-    if x is None or y is None:
-        raise TypeError(f"The {what} data need both x and y as arrays. Received: x={type(x)}, y={type(y)}.")
-    x, y = np.asarray(x), np.asarray(y)
-    if x.dtype == object or y.dtype == object or x.ndim == 0 or y.ndim == 0:
-        raise TypeError(f"The {what} data must be arrays of numbers, the first axis being the examples.")
-    if len(x) == 0 or len(x) != len(y):
-        raise ValueError(f"The {what} data need as many labels as inputs. Received {len(y)} and {len(x)}.")
-    return x, y
+    if y is None and sample_weight is not None:
+        raise ValueError(f"The {what} data have sample weights, and no y that they weigh.")
+    parts = [part for part in (x, y, sample_weight) if part is not None]
+    examples = tuple(tf.nest.map_structure(lambda leaf: _as_array(leaf, what), part) for part in parts)
+    counts = [len(leaf) for leaf in tf.nest.flatten(examples)]
+    if not counts or min(counts) == 0 or min(counts) != max(counts):
+        raise ValueError(
+            f"The {what} data need as many labels, and weights, as inputs, and more than none. "
+            f"Received arrays of {', '.join(map(str, counts))} examples."
+        )
+    return examples
 
 
-def split(x: np.ndarray, y: np.ndarray, validation_split: float, *key: int | str) -> tuple[Pair, Pair]:
-    """Holds a share of the examples out at random: (training pair, validation pair).
+def count(examples: Examples) -> int:
+    """Returns the number of examples."""
+    return len(tf.nest.flatten(examples)[0])
+
+
+def take(examples: Examples, rows: np.ndarray) -> Examples:
+    """Returns the examples of these indices."""
+    return tf.nest.map_structure(lambda leaf: leaf[rows], examples)
+
+
+def split(examples: Examples, validation_split: float, *key: int | str) -> tuple[Examples, Examples]:
+    """Holds a share of the examples out at random: (training, validation).
 
     Raises:
         ValueError: the share is not in (0, 1), or leaves one side empty.
     """
-    held_out = round(len(x) * validation_split)
-    if not 0 < validation_split < 1 or not 0 < held_out < len(x):
+    total = count(examples)
+    held_out = round(total * validation_split)
+    if not 0 < validation_split < 1 or not 0 < held_out < total:
         raise ValueError(
-            f"validation_split must be in (0, 1) and leave examples on both sides of {len(x)}. "
+            f"validation_split must be in (0, 1) and leave examples on both sides of {total}. "
             f"Received {validation_split}."
         )
-    order = seeds.generator(*key, "validation split").permutation(len(x))
+    order = seeds.generator(*key, "validation split").permutation(total)
     validation, train = np.sort(order[:held_out]), np.sort(order[held_out:])
-    return (x[train], y[train]), (x[validation], y[validation])
+    return take(examples, train), take(examples, validation)
 
 
-def check_fits(model: Any, x: np.ndarray, y: np.ndarray, what: str) -> None:
+def weigh_classes(examples: Examples, class_weight: Mapping[int, float]) -> Examples:
+    """Returns examples with a sample weight from their class; 1 for a class that has none.
+
+    Raises:
+        ValueError: y is not one array of class numbers or of one-hot rows, or there are
+            sample weights already.
+    """
+    if len(examples) != 2 or tf.nest.is_nested(examples[1]):
+        raise ValueError(
+            "class_weight needs one array y of labels, and no sample weights beside it. "
+            "Multiply the two, and give the product as sample_weight."
+        )
+    x, y = examples
+    labels = np.asarray(y)
+    labels = labels.argmax(axis=-1) if labels.ndim > 1 and labels.shape[-1] > 1 else labels.reshape(-1)
+    weights = np.array([class_weight.get(int(label), 1.0) for label in labels], np.float32)
+    if len(weights) != len(y):
+        raise ValueError(f"class_weight needs one label for each example. Received y of shape {np.shape(y)}.")
+    return x, y, weights
+
+
+def check_fits(model: Any, examples: Examples, what: str) -> None:
     """Refuses inputs of another shape than the model's, and labels it has no output for.
+
+    Looks at what models of one input, or one output, have; Keras says the rest.
 
     Raises:
         ValueError: says what the model takes and what it was given.
     """
+    x, y = examples[0], (examples[1] if len(examples) > 1 else None)
+    if y is None and model.loss is not None and not isinstance(model.loss, (list, dict)):
+        raise ValueError(f"The model was compiled with a loss, and the {what} data have no y for it.")
     expected = getattr(model, "input_shape", None)
-    if isinstance(expected, tuple) and not _shapes_match(expected[1:], x.shape[1:]):
-        raise ValueError(
-            f"The model takes inputs of shape {expected[1:]}. The {what} x has {x.shape[1:]} per example."
-        )
+    if isinstance(expected, tuple) and isinstance(x, np.ndarray):
+        if not _shapes_match(expected[1:], x.shape[1:]):
+            raise ValueError(
+                f"The model takes inputs of shape {expected[1:]}. "
+                f"The {what} x has {x.shape[1:]} per example."
+            )
     loss = getattr(model.loss, "name", getattr(model.loss, "__name__", model.loss))
-    classes = getattr(model, "output_shape", (None,))[-1]
-    if "sparse" not in str(loss).lower() or not isinstance(classes, int):
+    output = getattr(model, "output_shape", None)
+    classes = output[-1] if isinstance(output, tuple) and output else None
+    if "sparse" not in str(loss).lower() or not isinstance(classes, int) or not isinstance(y, np.ndarray):
         return
     if y.min() < 0 or y.max() >= classes:
         raise ValueError(
@@ -101,13 +156,25 @@ def check_fits(model: Any, x: np.ndarray, y: np.ndarray, what: str) -> None:
         )
 
 
-def digest(pair: Pair) -> str:
+def digest(examples: Examples) -> str:
     """Returns a hash of the data, types and shapes included."""
     found = hashlib.sha256()
-    for array in pair:
+    for array in tf.nest.flatten(examples):
         found.update(f"{array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
+
+
+def _as_array(leaf: Any, what: str) -> np.ndarray:
+    if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)):
+        raise TypeError(f"The {what} data hold a {type(leaf).__name__}: make it dense, or give batches of it.")
+    array = np.asarray(leaf)
+    if array.dtype == object or array.ndim == 0:
+        raise TypeError(
+            f"The {what} data must be arrays of numbers, the first axis being the examples. "
+            f"Received: {type(leaf).__name__}."
+        )
+    return array
 
 
 def _shapes_match(expected: tuple, shape: tuple) -> bool:

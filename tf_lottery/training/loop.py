@@ -1,28 +1,33 @@
 """Many training steps in one compiled call, round the model's own `train_step`.
 
 The user's optimizer, loss, metrics, regularizers and schedules are those of the
-model. Data lie on the device and a step gathers its batch by index, so one trace
-serves every level, arm and replicate: masks, weights and data order are inputs.
+model. Arrays lie on the device and a step gathers its batch by index; batches of a
+stream come stacked. One trace serves every level, arm and replicate: masks, weights
+and data are inputs.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery.training.data import DataOrder, Examples, count
+from tf_lottery.training.streams import Stream, StreamOrder, stacked
+
 Logs = dict[str, float]
-_EVALUATION_BATCH = 1000
+_EVALUATION_BATCH, _EVALUATION_BYTES = 1000, 2**26
 
 
 class Loop:
-    """The compiled training and evaluation of one model on data in memory.
+    """The compiled training and evaluation of one model.
 
     Args:
         model: a compiled, built Keras model of either flavour.
-        train: the pair (x, y) of arrays, first axis the examples.
-        evaluation: name -> (x, y), such as `{"validation": (xv, yv)}`.
-        batch_size: examples in one training step.
+        train: examples in memory, or a stream.
+        evaluation: name -> examples or stream, such as `{"validation": (xv, yv)}`.
+        batch_size: examples in one training step; a stream brings its own.
         chunk: most steps in one call. Constant, for XLA compiles anew for each shape.
         jit: whether XLA compiles the loop; None lets `prefers_xla` decide.
 
@@ -33,40 +38,53 @@ class Loop:
     def __init__(
         self,
         model: Any,
-        train: tuple[Any, Any],
-        evaluation: Mapping[str, tuple[Any, Any]],
+        train: Examples | Stream,
+        evaluation: Mapping[str, Examples | Stream],
         *,
         batch_size: int,
         chunk: int,
         jit: bool | None = None,
     ):
-        if not 1 <= batch_size <= len(train[0]):
-            raise ValueError(
-                f"batch_size must be 1 to {len(train[0])}, the training examples. Received {batch_size}."
-            )
         self.model = model
         self.batch_size = batch_size
         self.chunk = chunk
         self.traces = 0
-        self.examples = len(train[0])
         self.evaluation_names = tuple(evaluation)
         self.jit = prefers_xla(model) if jit is None else jit
-        self._train_data = _on_device(train)
-        self._evaluation_data = {name: _on_device(data) for name, data in evaluation.items()}
+        self._stream = train if isinstance(train, Stream) else None
+        if self._stream is None:
+            self._examples = count(train)
+            if not 1 <= batch_size <= self._examples:
+                raise ValueError(
+                    f"batch_size must be 1 to {self._examples}, the training examples. Received {batch_size}."
+                )
+            train = _on_device(train)
+        self._train_data = train
+        self._evaluation_data = {
+            name: data if isinstance(data, Stream) else _on_device(data) for name, data in evaluation.items()
+        }
         self._build()
-        self._train = tf.function(self._train_chunk, jit_compile=self.jit)
-        self._evaluate = tf.function(self._evaluate_all, jit_compile=self.jit)
+        self._train = self._compiled(self._train_chunk)
+        self._test = self._compiled(self._test_chunk)
+        self._evaluate = self._compiled(self._evaluate_all)
 
-    def train(self, batches: np.ndarray) -> Logs:
-        """Takes one step for each row of `batches`, int indices of shape (steps, batch_size).
+    def order(self, *key: int | str) -> DataOrder | StreamOrder:
+        """Returns which batches each step takes, to hand to `train`: for arrays, by the key."""
+        if self._stream is not None:
+            return StreamOrder(self._stream)
+        return DataOrder(self._examples, self.batch_size, *key)
+
+    def train(self, batches: np.ndarray | list[Examples]) -> Logs:
+        """Takes one step for each of `batches`, at most `chunk`, as the order gave them.
 
         Returns:
-            The model's metrics since `reset_metrics`, `loss` among them.
+            What the model's `train_step` returned last: its metrics since
+            `reset_metrics`, `loss` among them.
         """
-        steps = len(batches)
-        padded = np.zeros((self.chunk, self.batch_size), np.int32)
-        padded[:steps] = batches
-        return _floats(self._train(tf.constant(padded), tf.constant(steps, tf.int32)))
+        parts = [batches] if isinstance(batches, np.ndarray) else batches
+        for part in parts:
+            logs = self._train(*self._padded(part))
+        return _floats(logs)
 
     def reset_metrics(self) -> None:
         """Starts the model's metrics anew."""
@@ -74,33 +92,82 @@ class Loop:
 
     def evaluate(self, name: str) -> Logs:
         """Returns the model's metrics over the evaluation data called `name`."""
-        x, y = self._evaluation_data[name]
-        return _floats(self._evaluate(x, y))
+        data = self._evaluation_data[name]
+        if not isinstance(data, Stream):
+            return _floats(self._evaluate(data))
+        _reset_metrics(self.model)
+        batches = iter(data)
+        while parts := stacked(itertools.islice(batches, self.chunk)):
+            for part in parts:
+                logs = self._test(*self._padded(part))
+        return _floats(logs)
 
     def _build(self) -> None:
         # Keras makes optimizer and metric variables at the first step, which XLA does not allow.
         self.model.optimizer.build(self.model.trainable_variables)
-        x, y = self._train_data
-        self.model.test_step((x[: self.batch_size], y[: self.batch_size]))
+        if self._stream is not None:
+            first = next(iter(self._stream), None)
+            if first is None:
+                raise ValueError("The training data set has no batches.")
+        else:
+            first = tf.nest.map_structure(lambda t: t[: self.batch_size], self._train_data)
+        self.model.test_step(first)
         _reset_metrics(self.model)
 
-    def _train_chunk(self, batches: tf.Tensor, steps: tf.Tensor) -> dict[str, tf.Tensor]:
-        self.traces += 1
-        x, y = self._train_data
-        for i in tf.range(steps):
-            self.model.train_step((tf.gather(x, batches[i]), tf.gather(y, batches[i])))
-        return self.model.get_metrics_result()
+    def _compiled(self, function: Callable) -> Callable:
+        if getattr(self.model, "run_eagerly", False):
+            return function
+        return tf.function(function, jit_compile=self.jit)
 
-    def _evaluate_all(self, x: tf.Tensor, y: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _padded(self, part: Any) -> tuple[Any, tf.Tensor]:
+        """Returns a part of up to `chunk` batches as a whole chunk, and how many count."""
+        steps = len(tf.nest.flatten(part)[0])
+
+        def pad(leaf: np.ndarray) -> tf.Tensor:
+            padded = np.zeros((self.chunk, *leaf.shape[1:]), leaf.dtype)
+            padded[:steps] = leaf
+            return _as_fit_has_it(tf.constant(padded))
+
+        return tf.nest.map_structure(pad, part), tf.constant(steps, tf.int32)
+
+    def _train_chunk(self, chunk: Any, steps: tf.Tensor) -> dict[str, tf.Tensor]:
+        self.traces += 1
+        if self._stream is not None:
+            return self._repeat("train_step", lambda i: _at(chunk, i), steps)
+        data = self._train_data
+        return self._repeat("train_step", lambda i: _gathered(data, chunk[i]), steps)
+
+    def _test_chunk(self, chunk: Any, steps: tf.Tensor) -> dict[str, tf.Tensor]:
+        self.traces += 1
+        return self._repeat("test_step", lambda i: _at(chunk, i), steps)
+
+    def _evaluate_all(self, data: Any) -> dict[str, tf.Tensor]:
         self.traces += 1
         _reset_metrics(self.model)
-        full, rest = divmod(x.shape[0], _EVALUATION_BATCH)
-        for i in tf.range(full):
-            rows = i * _EVALUATION_BATCH + tf.range(_EVALUATION_BATCH)
-            self.model.test_step((tf.gather(x, rows), tf.gather(y, rows)))
+        batch = max(self.batch_size, min(_EVALUATION_BATCH, _EVALUATION_BYTES // _bytes_per_example(data)))
+        full, rest = divmod(tf.nest.flatten(data)[0].shape[0], batch)
+        if full:
+            logs = self._repeat(
+                "test_step", lambda i: _gathered(data, i * batch + tf.range(batch)), tf.constant(full)
+            )
         if rest:
-            self.model.test_step((x[-rest:], y[-rest:]))
-        return self.model.get_metrics_result()
+            logs = self.model.test_step(tf.nest.map_structure(lambda t: t[-rest:], data))
+        return logs
+
+    def _repeat(
+        self, step: str, batch_of: Callable[[tf.Tensor], Examples], steps: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Takes a number of the model's steps; returns the logs of the last one."""
+        function = getattr(self.model, step)
+        if _is_of_keras(self.model, step):
+            for i in tf.range(steps):
+                function(batch_of(i))
+            return self.model.get_metrics_result()
+        # What a step of the user's own returns may be in no metric.
+        logs = _zeros_like_result(function, batch_of(tf.constant(0)))
+        for i in tf.range(steps):
+            logs = function(batch_of(i))
+        return logs
 
 
 def prefers_xla(model: Any) -> bool:
@@ -108,20 +175,47 @@ def prefers_xla(model: Any) -> bool:
 
     XLA on CPU compiles the gradients of convolutions to naive code, tens of times
     slower than TensorFlow's own kernels. Where a layer of Keras 3 says that it cannot be
-    compiled, the model goes without.
+    compiled, or the user has compiled the model with `jit_compile=False`, it goes without.
     """
-    if not all(getattr(layer, "supports_jit", True) for layer in model._flatten_layers()):
+    asked = getattr(getattr(model, "_compile_config", None), "config", {}).get("jit_compile")
+    if asked is False or not all(getattr(layer, "supports_jit", True) for layer in model._flatten_layers()):
         return False
     if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
         return True
     return not any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
 
 
-def _on_device(data: tuple[Any, Any]) -> tuple[tf.Tensor, tf.Tensor]:
-    x, y = (tf.constant(array) for array in data)
-    # As `fit` does: a model of float32 makes nothing of the other half.
-    x, y = (tf.cast(t, tf.float32) if t.dtype == tf.float64 else t for t in (x, y))
-    return x, y
+def _is_of_keras(model: Any, method: str) -> bool:
+    return getattr(type(model), method).__module__.startswith(("keras.", "tf_keras."))
+
+
+def _zeros_like_result(function: Callable, batch: Examples) -> Any:
+    """Returns zeros of the shapes and types that `function` returns for such a batch."""
+    specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), batch)
+    traced = tf.function(function).get_concrete_function(specs)
+    return tf.nest.map_structure(lambda t: tf.zeros(t.shape, t.dtype), traced.structured_outputs)
+
+
+def _gathered(data: Any, rows: tf.Tensor) -> Any:
+    return tf.nest.map_structure(lambda t: tf.gather(t, rows), data)
+
+
+def _at(chunk: Any, i: tf.Tensor) -> Any:
+    return tf.nest.map_structure(lambda t: t[i], chunk)
+
+
+def _on_device(data: Examples) -> Any:
+    return tf.nest.map_structure(lambda array: _as_fit_has_it(tf.constant(array)), data)
+
+
+def _as_fit_has_it(tensor: tf.Tensor) -> tf.Tensor:
+    # A model of float32 makes nothing of the other half.
+    return tf.cast(tensor, tf.float32) if tensor.dtype == tf.float64 else tensor
+
+
+def _bytes_per_example(data: Any) -> int:
+    leaves = tf.nest.flatten(data)
+    return max(1, sum(int(np.prod(t.shape[1:])) * t.dtype.size for t in leaves))
 
 
 def _reset_metrics(model: Any) -> None:
@@ -129,5 +223,5 @@ def _reset_metrics(model: Any) -> None:
         metric.reset_state()
 
 
-def _floats(logs: Mapping[str, tf.Tensor]) -> Logs:
+def _floats(logs: Mapping[str, Any]) -> Logs:
     return {name: float(value) for name, value in logs.items()}

@@ -9,6 +9,7 @@ import tqdm
 from tf_lottery.tickets import masks
 from tf_lottery.training.arms import Start, Trained
 from tf_lottery.training.history import History
+from tf_lottery.training.loop import Logs
 from tf_lottery.training.trainer import Listener
 
 
@@ -32,22 +33,21 @@ class Terminal(Listener):
     def started(self, start: Start, history: History) -> None:
         self._step = start.step
         self._bar.set_description(f"{self._name(start)} {masks.density(start.mask):7.2%}")
-        self.stepped(start, history.steps[-1] if history.steps else start.step)
+        self._reached(history.steps[-1] if history.steps else start.step)
 
-    def stepped(self, start: Start, step: int) -> None:
-        self._bar.update(step - self._step)
-        self._step = step
+    def stepped(self, start: Start, step: int, logs: Logs) -> None:
+        self._reached(step)
 
     def finished(self, trained: Trained) -> None:
         start, history = trained.start, trained.history
         if self._step is None:  # it was trained in an earlier run
             self._step = start.step
-        self.stepped(start, history.steps[-1])
+        self._reached(history.steps[-1])
         self._step = None
         # Above the live line, where there is one.
         self._bar.write(
             f"{self._name(start)} {masks.density(start.mask):7.2%}  "
-            f"early stop at step {history.early_stop_step:>6}{_accuracy(history)}",
+            f"early stop at step {history.early_stop_step:>6}{_metrics(history)}",
             file=sys.stdout,
         )
         sys.stdout.flush()
@@ -55,14 +55,20 @@ class Terminal(Listener):
     def close(self) -> None:
         self._bar.close()
 
+    def _reached(self, step: int) -> None:
+        self._bar.update(step - self._step)
+        self._step = step
+
     def _name(self, start: Start) -> str:
         replicate = "" if self.replicate is None else f"replicate {self.replicate}  "
         return f"{replicate}level {start.level:>2}  {start.arm:<{self._width}}"
 
 
-def _accuracy(history: History) -> str:
+def _metrics(history: History) -> str:
+    """Returns accuracy at early stop; of a model without, loss and whatever metrics it has."""
     for data in ("test", "validation"):
         value = history.at_early_stop(f"{data}/{history.accuracy}")
         if not math.isnan(value):
             return f"  {data} accuracy {value:.2%}"
-    return ""
+    names = [curve for curve in history.curves if curve.startswith("validation/")]
+    return "".join(f"  {name.replace('/', ' ')} {history.at_early_stop(name):.4g}" for name in names)

@@ -10,6 +10,7 @@ from tf_lottery.training.arms import Arrays, Start, Trained
 from tf_lottery.training.data import DataOrder
 from tf_lottery.training.history import History
 from tf_lottery.training.loop import Logs, Loop
+from tf_lottery.training.streams import StreamOrder
 
 
 class NonFiniteLossError(ValueError):
@@ -22,11 +23,21 @@ class Listener:
     def started(self, start: Start, history: History) -> None:
         """An arm starts, or goes on where `history` ends."""
 
-    def stepped(self, start: Start, step: int) -> None:
-        """A chunk of steps is done."""
+    def stepping(self, start: Start, step: int) -> None:
+        """A chunk of steps begins after `step`."""
+
+    def stepped(self, start: Start, step: int, logs: Logs) -> None:
+        """A chunk of steps is done; `logs` are the metrics since the last evaluation."""
 
     def evaluated(self, start: Start, history: History) -> None:
         """The last entry of `history` is new."""
+
+    def stops(self) -> bool:
+        """Whether the arm that is trained now is to end here."""
+        return False
+
+    def ended(self, start: Start) -> None:
+        """The last step is done. What is changed in the model now belongs to the result."""
 
     def finished(self, trained: Trained) -> None:
         """An arm is done, now or in an earlier run."""
@@ -74,6 +85,8 @@ class Trainer:
         test_curves: whether the test data are evaluated each time, or only where the
             validation loss is lower than before, and at the end. The results are the
             same; the curves have gaps (NaN), and evaluation costs about a third.
+        checkpoints: whether an arm goes on in the middle. Without them it is trained
+            again from its start, as listeners need it that have a memory of their own.
         store: where trained networks are kept; None keeps nothing.
         listeners: are told what happens.
     """
@@ -89,6 +102,7 @@ class Trainer:
         order_key: Sequence[int | str],
         snapshot_step: int = 0,
         test_curves: bool = True,
+        checkpoints: bool = True,
         store: Store | None = None,
         listeners: Sequence[Listener] = (),
     ):
@@ -100,6 +114,7 @@ class Trainer:
         self._order_key = tuple(order_key)
         self._snapshot_step = snapshot_step
         self._test_curves = test_curves
+        self._checkpoints = checkpoints
         self._store = store
         self._listeners = listeners
 
@@ -119,7 +134,8 @@ class Trainer:
         return trained
 
     def _train(self, start: Start) -> Trained:
-        progress = self._store.load_progress(start) if self._store else None
+        goes_on = self._store is not None and self._checkpoints
+        progress = self._store.load_progress(start) if goes_on else None
         progress = progress or Progress(start.masked_state, History())
         history, snapshot = progress.history, progress.snapshot
         self._model.restore(progress.state)
@@ -132,34 +148,45 @@ class Trainer:
         step = history.steps[-1]
         if step == wanted:
             snapshot = self._model.state()
-        order = DataOrder(self._loop.examples, self._loop.batch_size, *self._order_key, start.level)
+        order = self._loop.order(*self._order_key, start.level)
         last = self._last_step(start)
-        logs: Logs = {}
-        while step < last:
+        while step < last and not self._stopped():
             until = self._next_stop(step, last, wanted)
-            logs = self._advance(start, history, order, step, until)
-            step = until
+            step, logs = self._advance(start, history, order, step, until)
             if step == wanted:
                 snapshot = self._model.state()
-            if step % self._eval_every == 0 or step == last:
+            if step % self._eval_every == 0 or step == last or self._stopped():
                 self._evaluate(start, history, step, logs)
-                if self._store and self._store.wants_progress():
+                if goes_on and self._store.wants_progress():
                     self._store.save_progress(start, Progress(self._model.state(), history, snapshot))
+        for listener in self._listeners:
+            listener.ended(start)
         return Trained(start, network_weights(self._model.state()), history, snapshot)
 
-    def _advance(self, start: Start, history: History, order: DataOrder, step: int, until: int) -> Logs:
-        """Trains from `step` to `until` in chunks; returns the metrics since the last evaluation."""
+    def _advance(
+        self, start: Start, history: History, order: DataOrder | StreamOrder, step: int, until: int
+    ) -> tuple[int, Logs]:
+        """Trains from `step` to `until` in chunks; returns the step reached and the metrics.
+
+        The metrics are those since the last evaluation.
+        """
         if step == history.steps[-1]:
             self._loop.reset_metrics()
-        while step < until:
+        while step < until and not self._stopped():
+            for listener in self._listeners:
+                listener.stepping(start, step)
             count = min(self._loop.chunk, until - step)
             logs = self._loop.train(order.batches(step, count))
             step += count
-            if not math.isfinite(logs["loss"]):
-                raise NonFiniteLossError(_non_finite(start, history, step, logs["loss"]))
+            for name, value in logs.items():
+                if not math.isfinite(value):
+                    raise NonFiniteLossError(_non_finite(start, history, step, name, value))
             for listener in self._listeners:
-                listener.stepped(start, step)
-        return logs
+                listener.stepped(start, step, logs)
+        return step, logs
+
+    def _stopped(self) -> bool:
+        return any(listener.stops() for listener in self._listeners)
 
     def _evaluate(self, start: Start, history: History, step: int, train_logs: Logs) -> None:
         values = {f"train/{name}": value for name, value in train_logs.items()}
@@ -170,14 +197,20 @@ class Trainer:
             values |= self._look_at("test")
         history.add(step, values)
         if not math.isfinite(values["validation/loss"]):
-            raise NonFiniteLossError(_non_finite(start, history, step, values["validation/loss"]))
+            raise NonFiniteLossError(_non_finite(start, history, step, "loss", values["validation/loss"]))
         for listener in self._listeners:
             listener.evaluated(start, history)
 
     def _look_at(self, data: str) -> Logs:
         if data not in self._loop.evaluation_names:
             return {}
-        return {f"{data}/{name}": value for name, value in self._loop.evaluate(data).items()}
+        logs = self._loop.evaluate(data)
+        if "loss" not in logs:
+            raise ValueError(
+                f"Early stopping goes by the validation loss, and the model's test_step returns no 'loss': "
+                f"it returns {', '.join(logs) or 'nothing'}."
+            )
+        return {f"{data}/{name}": value for name, value in logs.items()}
 
     def _last_step(self, start: Start) -> int:
         return self._steps if start.is_ticket else self._control_steps
@@ -187,10 +220,10 @@ class Trainer:
         return wanted if wanted is not None and step < wanted < stop else stop
 
 
-def _non_finite(start: Start, history: History, step: int, loss: float) -> str:
+def _non_finite(start: Start, history: History, step: int, name: str, value: float) -> str:
     good = [s for s, v in zip(history.steps, history.curves["validation/loss"]) if math.isfinite(v)]
     last = f"the last good evaluation was at step {good[-1]}" if good else "no evaluation was good"
     return (
-        f"The loss is {loss} at step {step} of level {start.level}, arm {start.arm!r}; {last}. "
+        f"The {name} is {value} at step {step} of level {start.level}, arm {start.arm!r}; {last}. "
         "Lower the learning rate, clip gradients, or look for NaN in the data."
     )
