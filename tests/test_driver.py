@@ -11,8 +11,8 @@ from tf_lottery import files
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments import driver, idx
 from tf_lottery.keras_api.flavour import FLAVOURS
+from tf_lottery.search.ticket import Ticket
 from tf_lottery.tickets import masks
-from tf_lottery.tickets.ticket import Ticket
 
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 

@@ -16,15 +16,15 @@ import safetensors.numpy
 from tf_lottery import files
 from tf_lottery.keras_api import flavour
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
+from tf_lottery.search.ticket import Ticket
 from tf_lottery.tickets import masks
-from tf_lottery.tickets.ticket import Ticket
 
 ROOT = pathlib.Path(__file__).parent.parent
 # A script makes this ticket in other processes too.
 MAKE = """
 import math
 import numpy as np
-from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.search.ticket import Ticket
 def make():
     rng = np.random.default_rng(0)
     weights = {f"fc{i}/kernel": rng.normal(size=(i, 4)).astype(np.float32) for i in range(1, 7)}

@@ -13,8 +13,8 @@ from tf_lottery.experiments.config import ExperimentConfig
 from tf_lottery.keras_api import flavour
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
 from tf_lottery.search.imp import Plan, iterative_pruning, redraw_of
+from tf_lottery.search.ticket import Ticket
 from tf_lottery.tickets import controls, pruning, scores, seeds
-from tf_lottery.tickets.ticket import Ticket
 from tf_lottery.training import runs
 from tf_lottery.training.arms import Trained
 from tf_lottery.training.history import Result

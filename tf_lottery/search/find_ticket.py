@@ -9,11 +9,11 @@ from typing import Any
 from tf_lottery.analysis import verdict
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
 from tf_lottery.search.imp import Plan, iterative_pruning, redraw_of
+from tf_lottery.search.ticket import Ticket
 from tf_lottery.tickets import controls as controls_module
 from tf_lottery.tickets import pruning, scores
 from tf_lottery.tickets.controls import Control
 from tf_lottery.tickets.scores import Criterion
-from tf_lottery.tickets.ticket import Ticket
 from tf_lottery.training import data
 from tf_lottery.training.arms import Start
 from tf_lottery.training.history import Result

@@ -6,10 +6,10 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
+from tf_lottery.search.ticket import Ticket
 from tf_lottery.tickets import masks, pruning, scores, seeds
 from tf_lottery.tickets.controls import Control, FoundTicket
 from tf_lottery.tickets.scores import Criterion, Evidence
-from tf_lottery.tickets.ticket import Ticket
 from tf_lottery.training.arms import TICKET, Arrays, Start, Trained
 from tf_lottery.training.history import History
 
