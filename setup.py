@@ -28,6 +28,7 @@ setuptools.setup(
         "absl-py>=1.4,<3",
         "ml_collections~=1.1",
         "numpy>=1.26,<3",
+        "ml_dtypes>=0.5.1,<1",
         "safetensors>=0.5,<1",
         "scikit-learn>=1.5,<2",
         "matplotlib>=3.9,<4",
