@@ -38,7 +38,7 @@ SIGNATURES = {
     "apply_mask": "model, mask",
     "wrap": "model",
     "strip": "model",
-    "Ticket": "mask, weights, level, rewind_step=0, method='', verdict='', history=()",
+    "Ticket": "mask, weights, level, rewind_step=0, method='', verdict='', history=(), provenance=<factory>",
     "Ticket.apply": "self, model",
     "Ticket.save": "self, path",
     "Ticket.load": "path",
