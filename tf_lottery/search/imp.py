@@ -10,6 +10,7 @@ from tf_lottery.search.ticket import Ticket
 from tf_lottery.tickets import masks, pruning, scores, seeds
 from tf_lottery.tickets.controls import Control, FoundTicket
 from tf_lottery.tickets.scores import Criterion, Evidence
+from tf_lottery.training import environment
 from tf_lottery.training.arms import TICKET, Arrays, Start, Trained
 from tf_lottery.training.history import History
 
@@ -50,6 +51,19 @@ class Plan:
     def method(self) -> str:
         """How a ticket of this plan is found, in a few words."""
         return f"iterative pruning by {self.criterion.__name__}, scope {self.scope}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What determines the tickets, as JSON can hold it."""
+        return {
+            "levels": self.levels,
+            "fractions": dict(self.fractions),
+            "scope": self.scope,
+            "criterion": self.criterion.__name__,
+            "rewind_step": self.rewind_step,
+            "controls": list(self.controls),
+            "key": list(self.key),
+        }
 
 
 def redraw_of(model: MaskedModel) -> Redraw:
@@ -139,6 +153,7 @@ def iterative_magnitude_pruning(
     masked = MaskedModel(model)
     fractions = pruning.layer_fractions(list(masked.shapes), prune_fraction, layer_fractions)
     plan = Plan(levels, fractions, scope, scores.resolve(criterion), key=(seed,))
+    provenance = {"versions": environment.versions(), "flavour": masked.flavour, **plan.settings}
 
     def run(start: Start) -> Trained:
         masked.restore(start.masked_state)
@@ -153,4 +168,5 @@ def iterative_magnitude_pruning(
             network_weights(trained.start.state),
             trained.start.level,
             method=plan.method,
+            provenance=provenance,
         )
