@@ -29,6 +29,7 @@ setuptools.setup(
         "ml_collections~=1.1",
         "numpy>=1.26,<3",
         "wrapt>=1.15,<3",
+        "ml_dtypes>=0.5.1,<1",
         "safetensors>=0.5,<1",
         "scikit-learn>=1.5,<2",
         "matplotlib>=3.9,<4",

@@ -37,6 +37,7 @@ def test_the_public_functions_have_examples():
     for name in (
         "search.find_ticket",
         "search.imp",
+        "search.ticket",
         "tickets.pruning",
         "tickets.masks",
         "keras_api.masked_model",

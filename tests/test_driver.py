@@ -11,8 +11,8 @@ from tf_lottery import files
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments import driver, idx
 from tf_lottery.keras_api.flavour import FLAVOURS
+from tf_lottery.search.ticket import Ticket
 from tf_lottery.tickets import masks
-from tf_lottery.tickets.ticket import Ticket
 
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -129,6 +129,16 @@ def test_each_level_leaves_a_ticket_that_loads(run):
     assert (ticket.level, ticket.rewind_step) == (2, 0)
     mask = tensors(workdir, 1, 2, "ticket", "mask")
     assert all(np.array_equal(ticket.mask[path], array) for path, array in mask.items())
+
+
+def test_a_ticket_tells_what_made_it(run):
+    workdir, _ = run
+    config = files.read_json(workdir / "config.json")
+    for replicate in (1, 2):
+        folder = workdir / f"replicate_{replicate}" / "level_02" / "ticket"
+        made = Ticket.load(folder / "ticket.safetensors").provenance
+        assert (made["key"], made["config"], made["flavour"]) == ([0, replicate], config, config["flavour"])
+        assert {"python", "tf_lottery", "tensorflow", "keras", "tf_keras", "numpy"} <= made["versions"].keys()
 
 
 def test_the_report_has_table_verdict_and_figure(run):

@@ -1,7 +1,12 @@
 import errno
 import json
+import math
 import os
+import re
+import struct
+import tracemalloc
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -12,6 +17,7 @@ TENSORS = {
     "mask": np.array([True, False]),
     "step": np.array(7, np.int64),
     "empty": np.zeros((0, 3), np.float16),
+    "brain": np.array([1.5, -2], ml_dtypes.bfloat16),
 }
 
 
@@ -103,6 +109,13 @@ def test_tensors_round_trip(tmp_path):
     np.testing.assert_array_equal(tensors["turned"], TENSORS["fc/kernel"].T)
 
 
+@pytest.mark.parametrize("kind", [ml_dtypes.float8_e4m3fn, ml_dtypes.int4, object, complex, "U3", "M8[s]"])
+def test_what_could_not_be_read_again_is_not_written(tmp_path, kind):
+    with pytest.raises(ValueError, match="Cannot write 'odd', of type .*convert it with array.astype"):
+        files.write_tensors(tmp_path / "file", {"odd": np.zeros(2, kind)}, None)
+    assert names(tmp_path) == []
+
+
 def test_equal_tensors_give_equal_bytes(tmp_path):
     files.write_tensors(tmp_path / "a", TENSORS, {"x": 1, "y": 2})
     files.write_tensors(tmp_path / "b", dict(reversed(TENSORS.items())), {"x": 1, "y": 2})
@@ -168,6 +181,38 @@ def test_tensors_of_another_program(tmp_path):
     safetensors.numpy.save_file({"a": np.ones(2)}, path)
     with pytest.raises(ValueError, match="other.safetensors': it was not written by tf_lottery"):
         files.read_tensors(path)
+
+
+def raw(header, data=b""):
+    """A safetensors file, byte by byte."""
+    header = json.dumps({"__metadata__": {"tf_lottery": "null"}, **header}).encode()
+    return struct.pack("<Q", len(header)) + header + data
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "F8_E8M0", "Q4"])
+def test_tensors_of_a_type_that_numpy_does_not_have(tmp_path, kind):
+    (tmp_path / "file").write_bytes(raw({"a": {"dtype": kind, "shape": [2], "data_offsets": [0, 2]}}, b"ab"))
+    with pytest.raises(ValueError, match=f"Cannot read '{re.escape(str(tmp_path))}/file': .*[.]$"):
+        files.read_tensors(tmp_path / "file")
+
+
+@pytest.mark.parametrize("shape", [[2**50], [2**25, 2**25], [2**63], [2**62, 4], [2**64 - 1, 2**64 - 1]])
+def test_a_petabyte_is_refused_unread(tmp_path, shape):
+    size = min(math.prod(shape), 2**63)
+    (tmp_path / "file").write_bytes(raw({"a": {"dtype": "U8", "shape": shape, "data_offsets": [0, size]}}))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="Cannot read"):
+        files.read_tensors(tmp_path / "file")
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("depth", [1000, 10**5])
+def test_a_description_that_is_nested_too_deep(tmp_path, depth):
+    metadata = {"__metadata__": {"tf_lottery": "[" * depth + "]" * depth}}
+    (tmp_path / "file").write_bytes(raw(metadata))
+    with pytest.raises(ValueError, match="Cannot read '.*file': its description is nested too deep[.]$"):
+        files.read_tensors(tmp_path / "file")
 
 
 def test_nothing_is_unpickled(tmp_path):

@@ -38,6 +38,20 @@ def test_the_ticket_tells_the_whole_search(make_model, data):
     assert all(0 <= row["test_accuracy_at_early_stop"] <= 1 for row in ticket.history)
     assert "icket" in ticket.verdict
     assert ticket.method == "iterative pruning by magnitude, scope layer"
+    assert "reinit" in ticket.summary() and ticket.summary().endswith(ticket.verdict)
+
+
+def test_the_ticket_tells_what_made_it(make_model, keras, data, tmp_path):
+    ticket = tf_lottery.find_ticket(make_model(), *data, **SMALL, seed=7, prune_fraction=0.4)
+    made = ticket.provenance
+    assert made["versions"]["tf_lottery"] == tf_lottery.__version__
+    assert made["versions"][keras.__name__] == keras.__version__
+    assert {"python", "tensorflow", "numpy"} <= made["versions"].keys()
+    assert (made["flavour"], made["key"][0], made["levels"], made["steps"]) == (keras.__name__, 7, 2, 30)
+    assert made["fractions"] == {"fc1/kernel": 0.4, "fc2/kernel": 0.4, "output/kernel": 0.2}
+    assert (made["optimizer"], made["batch_size"], made["criterion"]) == ("Adam", 16, "magnitude")
+    ticket.save(tmp_path / "the.ticket")
+    assert tf_lottery.Ticket.load(tmp_path / "the.ticket").provenance == made
 
 
 def test_the_same_seed_gives_the_same_ticket(make_model, data):

@@ -141,9 +141,11 @@ def test_the_generator_hands_out_each_ticket_before_the_next_level_starts(make_m
         trained.append([np.count_nonzero(w) for w in model.get_weights()])
         model.fit(*data, epochs=1, verbose=0)
 
-    tickets = iterative_magnitude_pruning(model, fit, levels=2, prune_fraction=0.5)
+    tickets = iterative_magnitude_pruning(model, fit, levels=2, prune_fraction=0.5, seed=3)
     for level, ticket in enumerate(tickets):
         assert (ticket.level, len(trained)) == (level, level + 1)
+        assert ticket.provenance["fractions"] == {"fc1/kernel": 0.5, "fc2/kernel": 0.5, "output/kernel": 0.25}
+        assert ticket.provenance["key"] == [3] and "numpy" in ticket.provenance["versions"]
         kernels = model.get_weights()[::2]
         for kernel, before, mask in zip(kernels, first[::2], ticket.mask.values()):
             np.testing.assert_array_equal(kernel, before * mask)

@@ -176,3 +176,10 @@ def test_save_refuses_another_format(tmp_path):
     with pytest.raises(ValueError, match=r"ends in '\.png'.*Received: '.*search\.pdf'"):
         save(plot_search(RESULTS), tmp_path / "search.pdf")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_without_weights_has_no_place_on_the_axis_and_breaks_nothing():
+    none_left = Result(1, 9, "ticket", 0.0, 100, 0.1, 2.3, 0.1, 0.1, 1000)
+    for axes in plot_search([*RESULTS, none_left]).axes:
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["100", "80", "64"]
+        assert axes.get_xlim()[0] > 100 > 64 > axes.get_xlim()[1] > 0

@@ -38,7 +38,7 @@ SIGNATURES = {
     "apply_mask": "model, mask",
     "wrap": "model",
     "strip": "model",
-    "Ticket": "mask, weights, level, rewind_step=0, method='', verdict='', history=()",
+    "Ticket": "mask, weights, level, rewind_step=0, method='', verdict='', history=(), provenance=<factory>",
     "Ticket.apply": "self, model, *, mask_only=False",
     "Ticket.save": "self, path",
     "Ticket.load": "path",
@@ -137,7 +137,7 @@ for module in pkgutil.iter_modules(tf_lottery.tickets.__path__, "tf_lottery.tick
     __import__(module.name)
 print(json.dumps(list(sys.modules)))
 """)
-    assert {"tf_lottery.tickets.ticket", "tf_lottery.tickets.controls", "numpy"} <= set(modules)
+    assert {"tf_lottery.search.ticket", "tf_lottery.tickets.controls", "numpy"} <= set(modules)
     heavy = {"tensorflow", "keras", "tf_keras", "tensorflow_model_optimization", "sklearn", "matplotlib"}
     assert not heavy & {name.partition(".")[0] for name in modules}
 

@@ -1,5 +1,6 @@
 """Tickets on disk and on models: what is saved comes back, and what is no ticket is refused."""
 
+import dataclasses
 import json
 import math
 import os
@@ -9,6 +10,8 @@ import struct
 import subprocess
 import sys
 
+import matplotlib.pyplot
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -16,15 +19,16 @@ import safetensors.numpy
 from tf_lottery import files
 from tf_lottery.keras_api import flavour
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
+from tf_lottery.search.ticket import Ticket
 from tf_lottery.tickets import masks
-from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.training.history import Result
 
 ROOT = pathlib.Path(__file__).parent.parent
 # A script makes this ticket in other processes too.
 MAKE = """
 import math
 import numpy as np
-from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.search.ticket import Ticket
 def make():
     rng = np.random.default_rng(0)
     weights = {f"fc{i}/kernel": rng.normal(size=(i, 4)).astype(np.float32) for i in range(1, 7)}
@@ -44,7 +48,8 @@ def make():
         {"level": 0, "arm": "ticket", "accuracy": math.nan, "density": 1.0},
         {"level": 1, "arm": "reinit", "accuracy": 0.1 + 0.2, "density": 0.8},
     )
-    return Ticket(mask, weights, 2, 500, "iterative", "It wins: \\u00e9.", history)
+    provenance = {"versions": {"numpy": "2.4"}, "key": [0, 1], "nothing": None}
+    return Ticket(mask, weights, 2, 500, "iterative", "It wins: \\u00e9.", history, provenance)
 """
 namespace = {}
 exec(MAKE, namespace)
@@ -80,6 +85,7 @@ def assert_same(loaded, ticket):
         assert type(getattr(loaded, field)) is type(getattr(ticket, field))
     assert isinstance(loaded.history, tuple)
     assert repr(loaded.history) == repr(ticket.history)  # Where NaN is equal to NaN.
+    assert loaded.provenance == ticket.provenance
 
 
 def test_what_is_saved_comes_back(path):
@@ -94,6 +100,7 @@ def test_the_least_of_tickets_comes_back(path):
     loaded = Ticket.load(path)
     assert_same(loaded, ticket)
     assert (loaded.rewind_step, loaded.method, loaded.verdict, loaded.history) == (0, "", "", ())
+    assert loaded.provenance == {}
     assert loaded.mask["a"].shape == loaded.weights["a"].shape == ()
 
 
@@ -118,7 +125,7 @@ def test_equal_tickets_make_equal_files_in_every_process(tmp_path):
     Ticket(
         dict(reversed(ticket.mask.items())),
         dict(reversed(ticket.weights.items())),
-        *(ticket.level, ticket.rewind_step, ticket.method, ticket.verdict, ticket.history),
+        *(ticket.level, ticket.rewind_step, ticket.method, ticket.verdict, ticket.history, ticket.provenance),
     ).save(paths[2])
     contents = [path.read_bytes() for path in paths]
     assert len(contents[0]) > 1000
@@ -197,19 +204,20 @@ def test_a_file_of_another_kind_is_refused(path, content):
 @pytest.mark.parametrize("description", [[], "text", None, 3, {}, {"format": "tf_lottery.state.1"}])
 def test_another_file_of_ours_is_no_ticket(path, description):
     files.write_tensors(path, {"a": np.ones(3)}, description)
-    with pytest.raises(ValueError, match="is no ticket: its format is not 'tf_lottery.ticket.1'"):
+    expected = f"Cannot load a ticket from '{re.escape(str(path))}': its format is not 'tf_lottery.ticket.1'"
+    with pytest.raises(ValueError, match=expected):
         Ticket.load(path)
 
 
 def test_a_ticket_of_a_later_format_is_refused(path):
     path.write_bytes(raw(described(format="tf_lottery.ticket.2")))
-    with pytest.raises(ValueError, match="is no ticket: its format is not 'tf_lottery.ticket.1'"):
+    with pytest.raises(ValueError, match="its format is not 'tf_lottery.ticket.1'"):
         Ticket.load(path)
 
 
 def test_a_file_without_its_digest_is_damaged(path):
     path.write_bytes(raw(described()))
-    with pytest.raises(ValueError, match="is damaged: its digest is not that of its content"):
+    with pytest.raises(ValueError, match="it is damaged: its digest is not that of its content"):
         Ticket.load(path)
 
 
@@ -220,14 +228,27 @@ def test_a_file_without_its_digest_is_damaged(path):
         ("weights", {"b": np.ones(2)}, r"needs weights of shape \(2,\) for its mask of 'a'"),
         ("mask", {}, "A mask needs at least one weight"),
         ("mask", {"a": np.ones(2)}, "a mask holds bools"),
-        ("history", None, "NoneType"),
+        (
+            "history",
+            None,
+            r"The history of a ticket is a tuple of dicts, .* Received: None, of type NoneType",
+        ),
+        ("level", True, "The level of a ticket is an int of 0 or more. Received: True, of type bool"),
+        ("level", -1, "an int of 0 or more. Received: -1"),
+        ("rewind_step", 2.0, "The rewind_step of a ticket is an int of 0 or more. Received: 2.0"),
+        ("method", None, "The method of a ticket is a string"),
+        ("verdict", ["It wins."], "The verdict of a ticket is a string"),
+        ("history", {}, "The history of a ticket"),
+        ("history", "text", "The history of a ticket"),
+        ("history", [[]], "The history of a ticket"),
+        ("provenance", [], r"The provenance of a ticket is a mapping. Received: \[\], of type list"),
     ],
 )
 def test_a_file_whose_parts_do_not_fit_is_no_ticket(path, field, value, message):
     ticket = Ticket({"a": np.ones(2, bool)}, {"a": np.ones(2)}, level=1)
     object.__setattr__(ticket, field, value)  # Past the check of the constructor.
     ticket.save(path)
-    with pytest.raises(ValueError, match=f"'{re.escape(str(path))}' is no ticket: .*{message}"):
+    with pytest.raises(ValueError, match=f"from '{re.escape(str(path))}': .*{message}"):
         Ticket.load(path)
 
 
@@ -238,6 +259,44 @@ def test_a_ticket_whose_mask_does_not_fit_its_weights_is_refused():
         Ticket({"fc/kernel": np.ones((2, 3), bool)}, {"fc/bias": np.ones(3)}, level=0)
     with pytest.raises(TypeError, match="The mask of 'a' holds int64"):
         Ticket({"a": np.ones(2, np.int64)}, {"a": np.ones(2)}, level=0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"level": np.int64(1)}, {"level": 0, "history": None}, {"level": 0, "provenance": "me"}],
+)
+def test_a_field_of_another_type_is_refused_at_once(fields):
+    name = list(fields)[-1]
+    with pytest.raises(ValueError, match=f"The {name} of a ticket is an? .* Received: .*, of type "):
+        Ticket({"a": np.ones(2, bool)}, {"a": np.ones(2)}, **fields)
+
+
+@pytest.mark.parametrize("value", [np.float32(1), np.ones(2), {1, 2}, object()])
+def test_what_json_cannot_hold_is_not_saved(path, value):
+    for field in ({"history": ({"a": value},)}, {"provenance": {"a": value}}):
+        ticket = Ticket({"a": np.ones(2, bool)}, {"a": np.ones(2)}, level=0, **field)
+        with pytest.raises(ValueError, match="history and provenance hold what JSON can: .*not JSON serial"):
+            ticket.save(path)
+    assert not path.exists()
+
+
+def test_what_json_changes_is_saved_as_it_is_read_again(path):
+    provenance = {10: (1, 2), 9: {"a": None}}
+    Ticket({"a": np.ones(2, bool)}, {"a": np.ones(2)}, level=0, provenance=provenance).save(path)
+    assert Ticket.load(path).provenance == {"10": [1, 2], "9": {"a": None}}
+
+
+def test_a_bfloat16_ticket_comes_back_in_another_process(path):
+    kernel = np.array([[1.5, -0.25]], ml_dtypes.bfloat16)
+    Ticket({"a": kernel > 0}, {"a": kernel}, level=0).save(path)
+    script = (
+        "from tf_lottery.search.ticket import Ticket\n"
+        f"a = Ticket.load({str(path)!r}).weights['a']\nprint(a.dtype, a.tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "bfloat16 [[1.5, -0.25]]"
 
 
 def test_a_truncated_file_is_refused(path):
@@ -274,6 +333,114 @@ def test_a_byte_that_changed_is_noticed(path, where):
         else:
             assert_same(loaded, ticket)
     assert refused >= 190  # The rest hit the spaces that fill up the header.
+
+
+def searched(accuracies, **fields):
+    """A ticket of three layers whose search trained a network and its control for each accuracy."""
+    weights = {
+        "fc1/kernel": np.eye(40, 30),
+        "fc2/kernel": np.ones((30, 1)),
+        "conv/kernel": np.zeros((3, 3, 1, 2)),
+    }
+    results = [
+        Result(1, level, arm, 0.8**level, 700 - level, accuracy, 0.1 + level, accuracy, accuracy, 1000)
+        for level, accuracy in enumerate(accuracies)
+        for arm in ("ticket", "reinit")
+    ]
+    history = tuple({**vars(result), "metrics": {"validation/mae": 0.5}} for result in results)
+    return Ticket({path: array > 0 for path, array in weights.items()}, weights, 1, history=history, **fields)
+
+
+def test_the_summary_of_a_ticket_with_a_search():
+    ticket = searched([0.967, 0.972], rewind_step=500, method="magic", verdict="It wins.")
+    assert (
+        ticket.summary()
+        == """\
+Ticket of level 1: keeps 60 of 1,248 prunable weights (4.81 %), rewound to step 500.
+Found by magic.
+
+layer          shape  kept     of  density %
+fc1/kernel     40x30    30  1,200       2.50
+fc2/kernel      30x1    30     30     100.00
+conv/kernel  3x3x1x2     0     18       0.00
+total                   60  1,248       4.81
+
+                          ticket                  reinit
+level  density %  early stop  test acc %  early stop  test acc %
+    0     100.00         700       96.70         700       96.70
+    1      80.00         699       97.20         699       97.20
+
+It wins."""
+    )
+
+
+def test_a_summary_without_accuracies_shows_losses():
+    assert searched([math.nan, math.nan]).summary().splitlines()[9:11] == [
+        "level  density %  early stop  min val loss  early stop  min val loss",
+        "    0     100.00         700           0.1         700           0.1",
+    ]
+
+
+ODD = [
+    {},
+    {"level": 0},
+    dict.fromkeys(vars(Result(1, 0, "ticket", 1.0, 7, 0.9, 0.1, 0.9, 0.9, 10))),
+    {**searched([0.9]).history[0], "level": "1"},
+    {**searched([0.9]).history[0], "arm": None},
+    {**searched([0.9]).history[0], "density": [1.0]},
+]
+
+
+@pytest.mark.parametrize("row", ODD)
+def test_rows_that_are_no_results_are_not_shown(row):
+    bare = Ticket({"a": np.ones(2, bool)}, {"a": np.ones(2)}, 3)
+    odd = dataclasses.replace(bare, history=(row,))
+    assert odd.summary() == bare.summary()
+    assert bare.summary().splitlines() == [
+        "Ticket of level 3: keeps 2 of 2 prunable weights (100.00 %), rewound to step 0 (initialization).",
+        "",
+        "layer  shape  kept  of  density %",
+        "a          2     2   2     100.00",
+        "total            2   2     100.00",
+    ]
+    assert len(odd.plot().axes) == 1
+    mixed = searched([0.9, 0.95])
+    mixed = dataclasses.replace(mixed, history=(row, *mixed.history))
+    assert mixed.summary() == searched([0.9, 0.95]).summary()
+
+
+@pytest.mark.parametrize("accuracies", [[], [0.9], [0.967, 0.972], [math.nan, math.nan]])
+def test_the_figure_shows_the_layers_and_the_search(path, accuracies):
+    before = dict(matplotlib.rcParams)
+    figure = searched(accuracies).plot()
+    *search, layers = figure.axes
+    assert [axes.get_title() for axes in search[:1]] == ["Early stop"] * bool(accuracies)
+    assert len(search) == (2 if accuracies else 0)
+    assert [bar.get_width() for bar in layers.patches] == [2.5, 100, 0]
+    assert [label.get_text() for label in layers.get_yticklabels()] == [
+        "fc1/kernel",
+        "fc2/kernel",
+        "conv/kernel",
+    ]
+    assert layers.get_ylim()[0] > layers.get_ylim()[1]  # the first layer is on top
+    assert [text.get_text() for text in layers.get_legend().get_texts()] == ["all layers: 4.81 %"]
+    for axes in search:
+        (band,) = [line for line in axes.get_lines() if line.get_label() == "this ticket"]
+        np.testing.assert_allclose(band.get_xdata(), 100 * 60 / 1248)
+    figure.savefig(path, format="png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert matplotlib.pyplot.get_fignums() == []
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_many_layers_fit_into_a_figure():
+    kernels = {f"backbone/stage_{i}/block_{i}/conv/kernel": np.ones((3, 3)) for i in range(200)}
+    figure = Ticket({path: array > 0 for path, array in kernels.items()}, kernels, 0).plot()
+    figure.draw_without_rendering()
+    labels = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert len(labels) == 200 and figure.get_size_inches()[1] < 15
+    assert all(above.y0 > below.y0 and above.y0 > below.y1 - 1 for above, below in zip(labels, labels[1:]))
+    assert min(label.x0 for label in labels) >= 0
 
 
 def network(keras, trainable=True):

@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "CONTROLS": "tf_lottery.tickets.controls",
     "CRITERIA": "tf_lottery.tickets.scores",
-    "Ticket": "tf_lottery.tickets.ticket",
+    "Ticket": "tf_lottery.search.ticket",
     "apply_mask": "tf_lottery.keras_api.masked_model",
     "density": "tf_lottery.tickets.masks",
     "find_ticket": "tf_lottery.search.find_ticket",

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
+import ml_dtypes  # noqa: F401 (from here on, NumPy and safetensors know bfloat16)
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -15,6 +16,9 @@ import safetensors.numpy
 Path = str | os.PathLike[str]
 TEMPORARY = ".*.tf_lottery.tmp"  # what the temporary names match
 _DESCRIPTION = "tf_lottery"
+# What safetensors reads back as NumPy arrays; it writes float8 too, and cannot read it.
+_TYPES = {"bool", "bfloat16", "complex64", *(f"float{n}" for n in (16, 32, 64))}
+_TYPES |= {f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)}
 
 
 @contextlib.contextmanager
@@ -78,8 +82,17 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], description: An
         tensors: name -> array.
         description: what JSON can hold. It is one entry of the file's metadata, for
             safetensors writes several in no fixed order.
+
+    Raises:
+        ValueError: an array is of a type that could not be read again, such as objects.
     """
     tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    for name, array in tensors.items():
+        if array.dtype.name not in _TYPES:
+            raise ValueError(
+                f"Cannot write {name!r}, of type {array.dtype.name}. Expected bool, integers, bfloat16, "
+                "float16 to float64, or complex64: convert it with array.astype(...)."
+            )
     with replacing(path) as file:
         file.write(safetensors.numpy.save(tensors, {_DESCRIPTION: json.dumps(description)}))
 
@@ -100,7 +113,10 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], Any]:
         if _DESCRIPTION not in metadata:
             raise ValueError("it was not written by tf_lottery")
         return tensors, json.loads(metadata[_DESCRIPTION])
-    except (safetensors.SafetensorError, ValueError, TypeError) as error:
+    except RecursionError:
+        raise _unreadable(path, ValueError("its description is nested too deep")) from None
+    # An AttributeError is a type of tensor that NumPy does not have.
+    except (safetensors.SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from error
 
 

@@ -1,18 +1,22 @@
-"""The figure of a search: early-stop step and accuracy against density."""
+"""Figures: a search, early-stop step and accuracy against density; and the layers of a ticket."""
 
+import contextlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from tf_lottery import files
 from tf_lottery.analysis.aggregate import Group, first_measured, groups
+from tf_lottery.tickets import masks
+from tf_lottery.tickets.masks import Arrays
 from tf_lottery.training.history import TICKET, Result
 
 # Okabe and Ito's palette, which colour-blind people can tell apart; without its black,
@@ -20,6 +24,7 @@ from tf_lottery.training.history import TICKET, Result
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "v", "P", "X")
 _BLACK = "#222222"
+_SEARCH_HEIGHT = 4.8  # inches
 _TITLES = {
     "test_accuracy_at_early_stop": "Test accuracy at early stop",
     "final_validation_accuracy": "Validation accuracy at the end of training",
@@ -45,25 +50,33 @@ def plot_search(results: Sequence[Result]) -> Figure:
     Raises:
         ValueError: there are no results.
     """
-    by_arm, measure = groups(results), first_measured(results)
     replicates = len({result.replicate for result in results})
     suffix = f": mean and range of {replicates} replicates" if replicates > 1 else ""
-    # The user's own style may be one for dark backgrounds, with white letters.
-    with matplotlib.style.context("default"):
-        figure = Figure(figsize=(10, 4.8), facecolor="white", layout="constrained")
-        FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(wspace=0.06)
+    with _figure(_SEARCH_HEIGHT) as figure:
         figure.suptitle(f"Lottery-ticket search{suffix}", fontsize=14)
-        steps, quality = figure.subplots(1, 2)
-        _panel(steps, by_arm, "early_stop_step", 1)
-        steps.set(title="Early stop", ylabel="early-stop step")
-        steps.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        _panel(quality, by_arm, measure.field, 1 if measure.is_loss else 100)
-        quality.set(title=_TITLES[measure.field], ylabel=measure.name + ("" if measure.is_loss else " (%)"))
-        if not all(result.early_stop_reached for result in results):
-            steps.plot([], [], "o", color=_BLACK, markerfacecolor="white", label="early stop not reached")
-        handles, labels = steps.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7), frameon=False)
+        _search(figure, results)
+    return figure
+
+
+def plot_ticket(mask: Arrays, results: Sequence[Result], title: str) -> Figure:
+    """Draws a bar for each layer, as long as its density; above them the search, if any.
+
+    Args:
+        mask: path -> bool array, True where a weight is kept.
+        results: as `plot_search` takes them, or none.
+        title: what stands above all.
+
+    Returns:
+        A figure 10 inches wide that pyplot does not know of.
+    """
+    bars_height = 1.2 + min(0.24 * len(mask), 12)
+    heights = [_SEARCH_HEIGHT, bars_height] if results else [bars_height]
+    with _figure(sum(heights) + 0.5) as figure:
+        figure.suptitle(title, fontsize=11)
+        parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+        if results:
+            _search(parts[0], results, 100 * masks.density(mask))
+        _layers(parts[-1].subplots(), mask)
     return figure
 
 
@@ -83,6 +96,54 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
         raise ValueError(f"Expected a path that ends in '.png', to write a PNG to. Received: {str(path)!r}.")
     with files.replacing(path) as file, matplotlib.style.context("default"):
         figure.savefig(file, format="png", dpi=150, bbox_inches="tight", facecolor="white")
+
+
+@contextlib.contextmanager
+def _figure(height: float) -> Iterator[Figure]:
+    # The user's own style may be one for dark backgrounds, with white letters.
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(10, height), facecolor="white", layout="constrained")
+        FigureCanvasAgg(figure)
+        figure.get_layout_engine().set(wspace=0.06)
+        yield figure
+
+
+def _search(figure: FigureBase, results: Sequence[Result], percent: float | None = None) -> None:
+    """Draws the two panels and their legend; and a band at `percent`, where the ticket is."""
+    by_arm, measure = groups(results), first_measured(results)
+    steps, quality = figure.subplots(1, 2)
+    _panel(steps, by_arm, "early_stop_step", 1)
+    steps.set(title="Early stop", ylabel="early-stop step")
+    steps.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    _panel(quality, by_arm, measure.field, 1 if measure.is_loss else 100)
+    quality.set(title=_TITLES[measure.field], ylabel=measure.name + ("" if measure.is_loss else " (%)"))
+    if not all(result.early_stop_reached for result in results):
+        steps.plot([], [], "o", color=_BLACK, markerfacecolor="white", label="early stop not reached")
+    for axes in (steps, quality) if percent else ():
+        axes.axvline(percent, color=_COLORS[4], linewidth=8, alpha=0.3, zorder=0, label="this ticket")
+    handles, labels = steps.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7), frameon=False)
+
+
+def _layers(axes: Axes, mask: Arrays) -> None:
+    """Draws a bar for each layer, the first on top, and a line at the density of all together."""
+    percents = [100 * np.count_nonzero(array) / max(np.size(array), 1) for array in mask.values()]
+    size = min(9, 600 / len(mask))  # letters in points: the names of many layers stand close
+    bars = axes.barh(range(len(mask)), percents, height=0.7, color=_COLORS[0])
+    # White behind the letters, which the line may cross.
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    axes.bar_label(bars, fmt="{:.2f}", padding=4, fontsize=size, color=_BLACK, bbox=box)
+    axes.set_yticks(range(len(mask)), list(mask), fontsize=size)
+    axes.set_ylim(len(mask) - 0.4, -0.6)
+    together = 100 * masks.density(mask)
+    axes.axvline(together, color=_BLACK, linestyle=":", linewidth=1, label=f"all layers: {together:.2f} %")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, borderpad=0)
+    axes.set_xlim(0, 1.18 * (max(percents) or 1))
+    axes.set(xlabel="weights kept (%)")
+    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _panel(axes: Axes, by_arm: dict[str, dict[int, Group]], field: str, scale: float) -> None:
@@ -125,6 +186,7 @@ def _percent(group: Group) -> float:
 def _density_axis(axes: Axes, percents: list[float]) -> None:
     """Makes the axis logarithmic, from dense to sparse, and labels as many of the percents as fit."""
     axes.set_xscale("log")
+    percents = [percent for percent in percents if percent > 0] or [100.0]  # zero has no logarithm
     span = math.log(percents[-1] / percents[0])
     ticks = [percents[-1]]
     for percent in reversed(percents):

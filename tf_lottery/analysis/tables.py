@@ -1,8 +1,11 @@
-"""The results of a search as a table for the terminal."""
+"""Tables for the terminal: the results of a search, and the layers of a mask."""
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from tf_lottery.analysis.aggregate import Group, Measure, first_measured, groups
+from tf_lottery.tickets.masks import Arrays
 from tf_lottery.training.history import Result
 
 _GAP = "  "
@@ -46,6 +49,36 @@ def table(results: Sequence[Result]) -> str:
     head = _GAP.join(map(str.center, ["", *by_arm], pairs))
     body = [_GAP.join(map(str.rjust, row, widths)) for row in rows]
     return "\n".join([head.rstrip(), *body, *_notes(every)])
+
+
+def layer_table(mask: Arrays) -> str:
+    """Returns a table with a row for each layer of a mask, in the mask's order, and a total.
+
+    Args:
+        mask: path -> bool array, True where a weight is kept.
+
+    Example:
+        >>> mask = {"fc1/kernel": np.eye(2, 3) > 0, "fc2/kernel": np.ones((3, 1), bool)}
+        >>> print(layer_table(mask))
+        layer       shape  kept  of  density %
+        fc1/kernel    2x3     2   6      33.33
+        fc2/kernel    3x1     3   3     100.00
+        total                 5   9      55.56
+    """
+    rows = [["layer", "shape", "kept", "of", "density %"]]
+    counts = []
+    for path, array in mask.items():
+        counts.append((np.count_nonzero(array), np.size(array)))
+        rows.append([path, "x".join(map(str, np.shape(array))), *_share(*counts[-1])])
+    rows.append(["total", "", *_share(*map(sum, zip(*counts, strict=True)))])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        _GAP.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
+
+
+def _share(kept: int, of: int) -> tuple[str, str, str]:
+    return f"{kept:,}", f"{of:,}", f"{100 * kept / of:.2f}" if of else "-"
 
 
 def _cells(group: Group | None, measure: Measure) -> tuple[str, str]:

@@ -13,9 +13,9 @@ from tf_lottery.experiments.config import ExperimentConfig
 from tf_lottery.keras_api import flavour
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
 from tf_lottery.search.imp import Plan, iterative_pruning, redraw_of
+from tf_lottery.search.ticket import Ticket
 from tf_lottery.tickets import controls, pruning, scores, seeds
-from tf_lottery.tickets.ticket import Ticket
-from tf_lottery.training import runs
+from tf_lottery.training import environment, runs
 from tf_lottery.training.arms import Trained
 from tf_lottery.training.history import Result
 from tf_lottery.training.loop import Loop
@@ -97,12 +97,17 @@ def _search(
         store=store,
         listeners=listeners,
     )
-
+    provenance = {
+        "versions": environment.versions(),
+        "flavour": model.flavour,
+        **plan.settings,
+        "config": config_module.entries_of(config),
+    }
     redraw = redraw_of(model)
     initial = store.initial(redraw(seeds.seed(*plan.key, "init")))
     for trained in iterative_pruning(plan, train, initial, model.mask(), redraw):
         if trained.start.is_ticket:
-            _ticket(plan, trained).save(store.folder(trained.start) / "ticket.safetensors")
+            _ticket(plan, trained, provenance).save(store.folder(trained.start) / "ticket.safetensors")
 
 
 def _plan(config: ExperimentConfig, model: MaskedModel, replicate: int) -> Plan:
@@ -120,9 +125,16 @@ def _plan(config: ExperimentConfig, model: MaskedModel, replicate: int) -> Plan:
     )
 
 
-def _ticket(plan: Plan, trained: Trained) -> Ticket:
+def _ticket(plan: Plan, trained: Trained, provenance: dict[str, Any]) -> Ticket:
     start = trained.start
-    return Ticket(start.mask, network_weights(start.state), start.level, start.step, plan.method)
+    return Ticket(
+        mask=start.mask,
+        weights=network_weights(start.state),
+        level=start.level,
+        rewind_step=start.step,
+        method=plan.method,
+        provenance=provenance,
+    )
 
 
 def _model(config: ExperimentConfig, data: datasets.Data) -> MaskedModel:

@@ -9,12 +9,12 @@ from typing import Any
 from tf_lottery.analysis import verdict
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
 from tf_lottery.search.imp import Plan, iterative_pruning, redraw_of
+from tf_lottery.search.ticket import Ticket
 from tf_lottery.tickets import controls as controls_module
 from tf_lottery.tickets import pruning, scores
 from tf_lottery.tickets.controls import Control
 from tf_lottery.tickets.scores import Criterion
-from tf_lottery.tickets.ticket import Ticket
-from tf_lottery.training import data
+from tf_lottery.training import data, environment
 from tf_lottery.training.arms import Start
 from tf_lottery.training.history import Result
 from tf_lottery.training.loop import Loop
@@ -130,11 +130,8 @@ def find_ticket(
     loop = Loop(masked.model, train, evaluation, batch_size=batch_size, chunk=min(eval_every, 100))
     with contextlib.ExitStack() as stack:
         listeners = _terminal(stack, plan, steps, verbose)
-        store = None
-        if workdir is not None:
-            pairs = {"training": train, **evaluation}
-            settings = _settings(masked, plan, pairs, batch_size, steps, eval_every)
-            store = _store(stack, workdir, settings, listeners)
+        settings = _settings(masked, plan, {"training": train, **evaluation}, batch_size, steps, eval_every)
+        store = None if workdir is None else _store(stack, workdir, settings, listeners)
         trainer = Trainer(
             masked,
             loop,
@@ -145,10 +142,16 @@ def find_ticket(
             store=store,
             listeners=listeners,
         )
-        return _search(masked, plan, trainer, store)
+        return _search(masked, plan, trainer, store, {"versions": environment.versions(), **settings})
 
 
-def _search(masked: MaskedModel, plan: Plan, trainer: Trainer, store: ReplicateStore | None) -> Ticket:
+def _search(
+    masked: MaskedModel,
+    plan: Plan,
+    trainer: Trainer,
+    store: ReplicateStore | None,
+    provenance: Mapping[str, Any],
+) -> Ticket:
     mask_before = masked.mask()
     initial = store.initial(masked.fresh_state) if store else masked.fresh_state
     results: list[Result] = []
@@ -174,6 +177,7 @@ def _search(masked: MaskedModel, plan: Plan, trainer: Trainer, store: ReplicateS
         method=plan.method,
         verdict=judged.sentence,
         history=tuple(vars(result) for result in results),
+        provenance=provenance,
     )
 
 
@@ -248,7 +252,7 @@ def _settings(
     steps: int,
     eval_every: int,
 ) -> dict[str, Any]:
-    """Returns what determines the results, for a run directory to compare."""
+    """Returns what determines the results, for a run directory to compare and a ticket to tell."""
     optimizer = masked.model.optimizer
     return {
         "flavour": masked.flavour,
@@ -259,11 +263,5 @@ def _settings(
         "batch_size": batch_size,
         "steps": steps,
         "eval_every": eval_every,
-        "levels": plan.levels,
-        "fractions": dict(plan.fractions),
-        "scope": plan.scope,
-        "criterion": plan.criterion.__name__,
-        "rewind_step": plan.rewind_step,
-        "controls": list(plan.controls),
-        "key": list(plan.key),
+        **plan.settings,
     }

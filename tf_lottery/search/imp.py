@@ -6,11 +6,12 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
+from tf_lottery.search.ticket import Ticket
 from tf_lottery.tickets import pruning, scores, seeds
 from tf_lottery.tickets.controls import Control, FoundTicket
 from tf_lottery.tickets.masks import Mask
 from tf_lottery.tickets.scores import Criterion, Evidence
-from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.training import environment
 from tf_lottery.training.arms import TICKET, Arrays, Start, Trained
 from tf_lottery.training.history import History
 
@@ -51,6 +52,19 @@ class Plan:
     def method(self) -> str:
         """How a ticket of this plan is found, in a few words."""
         return f"iterative pruning by {self.criterion.__name__}, scope {self.scope}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What determines the tickets, as JSON can hold it."""
+        return {
+            "levels": self.levels,
+            "fractions": dict(self.fractions),
+            "scope": self.scope,
+            "criterion": self.criterion.__name__,
+            "rewind_step": self.rewind_step,
+            "controls": list(self.controls),
+            "key": list(self.key),
+        }
 
 
 def redraw_of(model: MaskedModel) -> Redraw:
@@ -141,6 +155,7 @@ def iterative_magnitude_pruning(
     masked = MaskedModel(model)
     fractions = pruning.layer_fractions(list(masked.shapes), prune_fraction, layer_fractions)
     plan = Plan(levels, fractions, scope, scores.resolve(criterion), key=(seed,))
+    provenance = {"versions": environment.versions(), "flavour": masked.flavour, **plan.settings}
 
     def run(start: Start) -> Trained:
         masked.restore(start.masked_state)
@@ -155,4 +170,5 @@ def iterative_magnitude_pruning(
             network_weights(trained.start.state),
             trained.start.level,
             method=plan.method,
+            provenance=provenance,
         )

@@ -4,22 +4,28 @@ import contextlib
 import os
 import platform
 import socket
+import sys
 from importlib import metadata
 from typing import Any
 
-_PACKAGES = ("tf_lottery", "tensorflow", "keras", "tf_keras", "tensorflow-model-optimization", "numpy")
+_PACKAGES = ("tensorflow", "keras", "tf_keras", "tensorflow-model-optimization", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Returns package -> version, of Python too; without packages that are not installed."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    # What runs may be a source tree that is not installed, beside another that is.
+    return found | {"tf_lottery": sys.modules["tf_lottery"].__version__}
 
 
 def describe() -> dict[str, Any]:
     """Returns versions, platform, host and process, as JSON can hold them."""
-    versions = {}
-    for package in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
     return {
-        "python": platform.python_version(),
+        "versions": versions(),
         "platform": platform.platform(),
-        "packages": versions,
         "host": socket.gethostname(),
         "pid": os.getpid(),
     }
