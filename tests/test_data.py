@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tf_lottery.training import data
 from tf_lottery.training.data import DataOrder
@@ -38,22 +39,50 @@ def test_the_order_is_pinned():
 
 def test_a_split_holds_out_its_share_once():
     x = np.arange(100)
-    (train, _), (validation, labels) = data.split(x, x * 2, 0.1, 0)
+    (train, _), (validation, labels) = data.split((x, x * 2), 0.1, 0)
     assert len(validation) == 10 and sorted([*train, *validation]) == list(range(100))
     np.testing.assert_array_equal(labels, validation * 2)
-    assert not np.array_equal(data.split(x, x, 0.1, 1)[1][0], validation)
+    assert not np.array_equal(data.split((x, x), 0.1, 1)[1][0], validation)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 0.001])
 def test_a_split_that_leaves_a_side_empty_is_refused(share):
     with pytest.raises(ValueError, match=f"validation_split must be in .* Received {share}"):
-        data.split(np.arange(10), np.arange(10), share, 0)
+        data.split((np.arange(10), np.arange(10)), share, 0)
 
 
 def test_what_is_no_data_is_refused():
-    with pytest.raises(ValueError, match="training data need as many labels as inputs. Received 3 and 4"):
-        data.as_pair(np.zeros((4, 2)), np.zeros(3), "training")
-    with pytest.raises(TypeError, match="need both x and y"):
-        data.as_pair(np.zeros((4, 2)), None, "training")
-    with pytest.raises(TypeError, match="arrays of numbers"):
-        data.as_pair(np.array([{}, {}]), np.zeros(2), "training")
+    with pytest.raises(
+        ValueError, match="training data need as many labels.* Received arrays of 4, 3 examples"
+    ):
+        data.as_examples("training", np.zeros((4, 2)), np.zeros(3))
+    with pytest.raises(TypeError, match="arrays of numbers.* Received: ndarray"):
+        data.as_examples("training", np.array([{}, {}]), np.zeros(2))
+    with pytest.raises(ValueError, match="have sample weights, and no y"):
+        data.as_examples("training", np.zeros(2), None, np.zeros(2))
+    with pytest.raises(TypeError, match="hold a RaggedTensor, and must be dense"):
+        data.as_examples("training", tf.ragged.constant([[1], [1, 2]]), np.zeros(2))
+
+
+def test_nested_examples_are_split_and_taken_leaf_by_leaf():
+    x = {"a": np.arange(10), "b": (np.arange(10) * 2, tf.range(10) * 3)}
+    examples = data.as_examples("training", x, np.arange(10) * 4)
+    assert data.count(examples) == 10
+    for part in data.split(examples, 0.3, 0):
+        rows = part[0]["a"]
+        np.testing.assert_array_equal(part[0]["b"][0], rows * 2)
+        np.testing.assert_array_equal(part[0]["b"][1], rows * 3)
+        np.testing.assert_array_equal(part[1], rows * 4)
+
+
+@pytest.mark.parametrize("y", [[0, 2, 1, 2], [[0], [2], [1], [2]], np.eye(3)[[0, 2, 1, 2]]])
+def test_class_weights_become_sample_weights(y):
+    weighted = data.weigh_classes((np.zeros(4), np.asarray(y)), {0: 5.0, 2: 0.5})
+    np.testing.assert_array_equal(weighted[2], np.float32([5, 0.5, 1, 0.5]))
+
+
+def test_class_weights_beside_sample_weights_are_refused():
+    with pytest.raises(ValueError, match="class_weight needs one array y of labels, and no sample weights"):
+        data.weigh_classes((np.zeros(2), np.zeros(2), np.zeros(2)), {0: 1.0})
+    with pytest.raises(ValueError, match="one label for each example. Received y of shape .2, 3, 1"):
+        data.weigh_classes((np.zeros(2), np.zeros((2, 3, 1))), {0: 1.0})

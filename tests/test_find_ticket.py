@@ -150,8 +150,12 @@ def test_data_that_do_not_fit_are_refused(make_model, data):
         tf_lottery.find_ticket(make_model(), x, y + 1, **SMALL)
     with pytest.raises(ValueError, match="The test x has"):
         tf_lottery.find_ticket(make_model(), x, y, **SMALL, test_data=(x[:, :3], y))
-    with pytest.raises(TypeError, match="need both x and y"):
-        tf_lottery.find_ticket(make_model(), **SMALL)
+    with pytest.raises(ValueError, match="compiled with a loss, and the training data have no y for it"):
+        tf_lottery.find_ticket(make_model(), x, **SMALL)
+    with pytest.raises(TypeError, match="training data are a generator, which can be read once"):
+        tf_lottery.find_ticket(make_model(), (x for _ in range(3)), **SMALL)
+    with pytest.raises(TypeError, match="validation_data must be .x, y.*Received: ndarray"):
+        tf_lottery.find_ticket(make_model(), x, y, **SMALL, validation_data=x)
 
 
 def test_a_model_that_cannot_be_searched_is_refused(keras, data):

@@ -186,7 +186,10 @@ def test_openlth_the_levels_of_a_search_that_rewinds_to_step_2(make_model, data)
         masked, loop, steps=6, eval_every=3, order_key=(0, 1), snapshot_step=2, listeners=[recorder]
     )
     plan = Plan(2, dict.fromkeys(masked.shapes, 0.2), rewind_step=2)
-    searched = {trained.start.level: trained for trained in iterative_pruning(plan, trainer, masked.state())}
+    searched = {
+        trained.start.level: trained
+        for trained in iterative_pruning(plan, trainer, masked.state(), masked.mask())
+    }
     assert {level: step for level, (step, _) in recorder.starts.items()} == {0: 0, 1: 2, 2: 2}
     for level in (1, 2):
         mask = searched[level].start.mask

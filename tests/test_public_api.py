@@ -28,9 +28,10 @@ NAMES = [
 # `name` must be given, `name=default` need not be; what follows `*` is given by keyword only.
 SIGNATURES = {
     "find_ticket": "model, x=None, y=None, *, validation_data=None, validation_split=0.1, test_data=None, "
-    "batch_size=32, epochs=None, steps=None, levels=10, prune_fraction=0.2, target_density=None, "
+    "sample_weight=None, class_weight=None, batch_size=32, epochs=None, steps=None, levels=10, "
+    "prune_fraction=0.2, target_density=None, "
     "layer_fractions=None, scope='layer', criterion='magnitude', rewind_step=0, controls=(), "
-    "eval_every=None, seed=0, workdir=None, verbose='auto'",
+    "eval_every=None, seed=0, callbacks=None, workdir=None, verbose='auto'",
     "iterative_magnitude_pruning": "model, train, *, levels=10, prune_fraction=0.2, layer_fractions=None, "
     "scope='layer', criterion='magnitude', seed=0",
     "prune": "mask, scores, fractions, scope='layer'",

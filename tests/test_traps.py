@@ -175,7 +175,7 @@ def test_adam_that_starts_anew_at_a_rewind_to_a_later_step(make_model, data):
         masked, loop, steps=8, eval_every=4, order_key=(0,), snapshot_step=3, listeners=[recorder]
     )
     plan = Plan(2, dict.fromkeys(masked.shapes, 0.2), rewind_step=3)
-    assert len(list(iterative_pruning(plan, trainer, masked.state()))) == 3
+    assert len(list(iterative_pruning(plan, trainer, masked.state(), masked.mask()))) == 3
     held = optimizer_state(recorder.rewound_to)
     assert int(held[f"{OPTIMIZER}000"]) == 3
     assert all(array.any() for array in held.values())

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.keras_api import flavour, holding, masking, matching, prunable
+from tf_lottery.tickets import masks
 
 Arrays = dict[str, np.ndarray]
 OPTIMIZER = "/optimizer/"  # no layer's path starts like this
@@ -52,17 +53,19 @@ class MaskedModel:
 
     def mask(self) -> Arrays:
         """Returns path -> bool array of the kernel's shape, True where a weight is kept."""
-        masks = {path: masking.constraint_of(self._slots[path].variable).mask for path in self.shapes}
-        return {path: mask.numpy().astype(bool) for path, mask in masks.items()}
+        held = {path: masking.constraint_of(self._slots[path].variable).mask for path in self.shapes}
+        return {path: mask.numpy().astype(bool) for path, mask in held.items()}
 
     def set_mask(self, mask: Mapping[str, np.ndarray]) -> None:
         """Sets the mask and zeroes what it prunes.
 
         Raises:
+            TypeError: an array is not of bools.
             ValueError: paths or shapes are not those of the model's kernels, or its
                 optimizer cannot train what is left.
         """
         matching.check_fits({path: np.shape(array) for path, array in mask.items()}, self.shapes)
+        masks.check(mask)
         _refuse_adafactor(self.optimizer, mask)
         for path in self.shapes:
             kernel = self._slots[path].variable
@@ -73,6 +76,14 @@ class MaskedModel:
         """Returns copies of the prunable weights by path."""
         return {path: np.array(self._slots[path].variable.numpy()) for path in self.shapes}
 
+    def gradients(self, loss: Callable[[], tf.Tensor]) -> Arrays:
+        """Returns path -> gradient by the prunable weights of what `loss` returns, a scalar."""
+        variables = [self._slots[path].variable for path in self.shapes]
+        with tf.GradientTape() as tape:
+            value = loss()
+        gradients = tape.gradient(value, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return {path: tf.convert_to_tensor(g).numpy() for path, g in zip(self.shapes, gradients)}
+
     def state(self) -> Arrays:
         """Returns a copy of every variable, the optimizer's under `OPTIMIZER`."""
         return {path: np.array(variable.numpy()) for path, variable in self._state_variables().items()}
@@ -80,16 +91,23 @@ class MaskedModel:
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Sets every variable to what `state` returned, bit for bit.
 
+        Where `state` holds nothing of the optimizer, that starts anew.
+
         Raises:
             ValueError: a variable is missing, unknown, or of another shape.
         """
         variables = self._state_variables()
+        anew = not any(path.startswith(OPTIMIZER) for path in state)
+        if anew:
+            variables = {path: variables[path] for path in self._slots}
         matching.check_fits(
             {path: np.shape(array) for path, array in state.items()},
             {path: tuple(variable.shape) for path, variable in variables.items()},
         )
         for path, variable in variables.items():
             variable.assign(state[path])
+        if anew:
+            self.reset_optimizer()
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Sets the network's own variables, by path; the optimizer's are left alone.
@@ -118,8 +136,8 @@ class MaskedModel:
         Raises:
             ValueError: a kernel's layer does not say how it is initialized.
         """
-        self.restore({**self.fresh_state, **prunable.draw_initial(self.model, seed_of)})
-        self.reset_optimizer()
+        state = {**network_weights(self.fresh_state), **prunable.draw_initial(self.model, seed_of)}
+        self.restore(state)
         return self.state()
 
     def reset_optimizer(self) -> None:

@@ -56,7 +56,9 @@ def _ranked(paths: Shapes) -> dict[tuple, str]:
         parts = _numbered(path)
         for i, (stem, number) in enumerate(parts):
             numbers.setdefault((parts[:i], stem), set()).add(number)
-    ranks = {key: {number: rank for rank, number in enumerate(sorted(found))} for key, found in numbers.items()}
+    ranks = {
+        key: {number: rank for rank, number in enumerate(sorted(found))} for key, found in numbers.items()
+    }
     ranked = {}
     for path in paths:
         parts = _numbered(path)

@@ -152,7 +152,7 @@ def iterative_magnitude_pruning(
         >>> [f"{ticket.density:.2f}" for ticket in tickets]
         ['1.00', '0.81', '0.66']
     """
-    masked = MaskedModel(model)
+    masked = MaskedModel(model, asked=layer_fractions or ())
     fractions = pruning.layer_fractions(list(masked.shapes), prune_fraction, layer_fractions)
     plan = Plan(levels, fractions, scope, scores.resolve(criterion), key=(seed,))
     provenance = {"versions": environment.versions(), "flavour": masked.flavour, **plan.settings}
@@ -161,13 +161,13 @@ def iterative_magnitude_pruning(
         masked.restore(start.masked_state)
         masked.set_mask(start.mask)
         train(model)
-        return Trained(start, masked.state(), History(), snapshot=start.state)
+        return Trained(start, network_weights(masked.state()), History(), snapshot=start.state)
 
-    for trained in iterative_pruning(plan, run, masked.state(), masked.mask()):
+    for trained in iterative_pruning(plan, run, network_weights(masked.state()), masked.mask()):
         masked.restore(trained.start.masked_state)
         yield Ticket(
             trained.start.mask,
-            network_weights(trained.start.state),
+            trained.start.state,
             trained.start.level,
             method=plan.method,
             provenance=provenance,

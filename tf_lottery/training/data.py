@@ -141,8 +141,7 @@ def check_fits(model: Any, examples: Examples, what: str) -> None:
     if isinstance(expected, tuple) and isinstance(x, np.ndarray):
         if not _shapes_match(expected[1:], x.shape[1:]):
             raise ValueError(
-                f"The model takes inputs of shape {expected[1:]}. "
-                f"The {what} x has {x.shape[1:]} per example."
+                f"The model takes inputs of shape {expected[1:]}. The {what} x has {x.shape[1:]} per example."
             )
     loss = getattr(model.loss, "name", getattr(model.loss, "__name__", model.loss))
     output = getattr(model, "output_shape", None)
@@ -167,7 +166,7 @@ def digest(examples: Examples) -> str:
 
 def _as_array(leaf: Any, what: str) -> np.ndarray:
     if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)):
-        raise TypeError(f"The {what} data hold a {type(leaf).__name__}: make it dense, or give batches of it.")
+        raise TypeError(f"The {what} data hold a {type(leaf).__name__}, and must be dense: pad them.")
     array = np.asarray(leaf)
     if array.dtype == object or array.ndim == 0:
         raise TypeError(

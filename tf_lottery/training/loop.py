@@ -6,6 +6,7 @@ stream come stacked. One trace serves every level, arm and replicate: masks, wei
 and data are inputs.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -64,9 +65,7 @@ class Loop:
             name: data if isinstance(data, Stream) else _on_device(data) for name, data in evaluation.items()
         }
         self._build()
-        self._train = self._compiled(self._train_chunk)
-        self._test = self._compiled(self._test_chunk)
-        self._evaluate = self._compiled(self._evaluate_all)
+        self._compile()
 
     def order(self, *key: int | str) -> DataOrder | StreamOrder:
         """Returns which batches each step takes, to hand to `train`: for arrays, by the key."""
@@ -83,7 +82,7 @@ class Loop:
         """
         parts = [batches] if isinstance(batches, np.ndarray) else batches
         for part in parts:
-            logs = self._train(*self._padded(part))
+            logs = self._call("_train", *self._padded(part))
         return _floats(logs)
 
     def reset_metrics(self) -> None:
@@ -94,12 +93,12 @@ class Loop:
         """Returns the model's metrics over the evaluation data called `name`."""
         data = self._evaluation_data[name]
         if not isinstance(data, Stream):
-            return _floats(self._evaluate(data))
+            return _floats(self._call("_evaluate", data))
         _reset_metrics(self.model)
         batches = iter(data)
         while parts := stacked(itertools.islice(batches, self.chunk)):
             for part in parts:
-                logs = self._test(*self._padded(part))
+                logs = self._call("_test", *self._padded(part))
         return _floats(logs)
 
     def _build(self) -> None:
@@ -114,10 +113,24 @@ class Loop:
         self.model.test_step(first)
         _reset_metrics(self.model)
 
-    def _compiled(self, function: Callable) -> Callable:
+    def _compile(self) -> None:
+        wrap = functools.partial(tf.function, jit_compile=self.jit)
         if getattr(self.model, "run_eagerly", False):
-            return function
-        return tf.function(function, jit_compile=self.jit)
+            wrap = _as_it_is
+        self._train = wrap(self._train_chunk)
+        self._test = wrap(self._test_chunk)
+        self._evaluate = wrap(self._evaluate_all)
+
+    def _call(self, name: str, *arguments: Any) -> Mapping[str, Any]:
+        try:
+            return getattr(self, name)(*arguments)
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+            # XLA refuses what it cannot compile before it runs any of it.
+            if not (self.jit and "unsupported operations" in str(error)):
+                raise
+        self.jit = False
+        self._compile()
+        return getattr(self, name)(*arguments)
 
     def _padded(self, part: Any) -> tuple[Any, tf.Tensor]:
         """Returns a part of up to `chunk` batches as a whole chunk, and how many count."""
@@ -175,14 +188,17 @@ def prefers_xla(model: Any) -> bool:
 
     XLA on CPU compiles the gradients of convolutions to naive code, tens of times
     slower than TensorFlow's own kernels. Where a layer of Keras 3 says that it cannot be
-    compiled, or the user has compiled the model with `jit_compile=False`, it goes without.
+    compiled, the model goes without.
     """
-    asked = getattr(getattr(model, "_compile_config", None), "config", {}).get("jit_compile")
-    if asked is False or not all(getattr(layer, "supports_jit", True) for layer in model._flatten_layers()):
+    if not all(getattr(layer, "supports_jit", True) for layer in model._flatten_layers()):
         return False
     if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
         return True
     return not any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
+
+
+def _as_it_is(function: Callable) -> Callable:
+    return function
 
 
 def _is_of_keras(model: Any, method: str) -> bool:

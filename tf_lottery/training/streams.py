@@ -87,8 +87,8 @@ class StreamOrder:
                 yield batch
             if batch is None:
                 raise ValueError(
-                    "The training data set has no batches." if passes == 0 else
-                    f"The training data set gave nothing in pass {passes + 1}: it has to start anew each time."
+                    f"The training data set gave no batch in its pass {passes + 1}. It needs to give some, "
+                    "and to start anew for each pass."
                 )
 
 

@@ -1,0 +1,162 @@
+"""One search on one model: its networks trained, kept and judged, and its ticket left on the model."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from tf_lottery.analysis import verdict
+from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
+from tf_lottery.search.imp import Plan, iterative_pruning, redraw_of
+from tf_lottery.search.ticket import Ticket
+from tf_lottery.training import environment, inputs
+from tf_lottery.training.arms import Start, Trained
+from tf_lottery.training.callbacks import Callbacks, KerasCallbacks
+from tf_lottery.training.loop import Loop
+from tf_lottery.training.runs import ReplicateStore, RunDirectory
+from tf_lottery.training.tensorboard import TensorBoard
+from tf_lottery.training.terminal import Terminal
+from tf_lottery.training.timings import Timings
+from tf_lottery.training.trainer import Listener, Trainer
+
+REPLICATE = 1
+_EXTENDABLE = ("levels", "controls")  # what only adds networks to a finished search
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """What a search needs to know.
+
+    Attributes:
+        masked: the model, as the search finds and leaves it.
+        plan: levels, criterion, controls and so on.
+        sources: `"training"`, `"validation"` and maybe `"test"` data.
+        batch_size: examples in one step, of training data in memory.
+        steps: optimizer updates for each network.
+        eval_every: steps between evaluations.
+        callbacks: Keras callbacks, a function that makes them, or None.
+    """
+
+    masked: MaskedModel
+    plan: Plan
+    sources: Mapping[str, inputs.Source]
+    batch_size: int
+    steps: int
+    eval_every: int
+    callbacks: Callbacks | None = None
+
+    def run(self, workdir: str | os.PathLike[str] | None, verbose: str | int) -> Ticket:
+        """Searches, and leaves the model as the ticket that is returned.
+
+        After an error the model's variables are as they were before.
+        """
+        settings = self._settings()
+        evaluation = {name: source for name, source in self.sources.items() if name != "training"}
+        loop = Loop(
+            self.masked.model,
+            self.sources["training"],
+            evaluation,
+            batch_size=self.batch_size,
+            chunk=min(self.eval_every, 100),
+        )
+        with contextlib.ExitStack() as stack:
+            listeners = self._terminal(stack, verbose)
+            store = None if workdir is None else _store(stack, workdir, settings, listeners)
+            if self.callbacks:
+                heard = {"steps": self.steps, "eval_every": self.eval_every}
+                listeners.append(KerasCallbacks(self.masked.model, self.callbacks, **heard))
+            trainer = Trainer(
+                self.masked,
+                loop,
+                steps=self.steps,
+                eval_every=self.eval_every,
+                order_key=self.plan.key,
+                snapshot_step=self.plan.rewind_step,
+                checkpoints=not self.callbacks,
+                store=store,
+                listeners=listeners,
+            )
+            return self._search(trainer, store, {"versions": environment.versions(), **settings})
+
+    def _search(
+        self, trainer: Trainer, store: ReplicateStore | None, provenance: Mapping[str, Any]
+    ) -> Ticket:
+        masked, mask_before = self.masked, self.masked.mask()
+        initial = store.initial(masked.fresh_state) if store else masked.fresh_state
+        results, history = [], []
+        starts: dict[int, Start] = {}
+        try:
+            for trained in iterative_pruning(self.plan, trainer, initial, mask_before, redraw_of(masked)):
+                results.append(trained.result(REPLICATE))
+                history.append({**vars(results[-1]), "metrics": _metrics(trained)})
+                if trained.start.is_ticket:
+                    starts[trained.start.level] = trained.start
+        except BaseException:
+            masked.set_mask(mask_before)
+            masked.restore(masked.fresh_state)
+            raise
+        judged = verdict.judge(results)
+        start = starts[judged.level]
+        masked.restore(start.masked_state)
+        masked.set_mask(start.mask)
+        return Ticket(
+            mask=start.mask,
+            weights=network_weights(start.state),
+            level=start.level,
+            rewind_step=start.step,
+            method=self.plan.method,
+            verdict=judged.sentence,
+            history=tuple(history),
+            provenance=provenance,
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        """Returns what determines the results, for a run directory to compare and a ticket to tell."""
+        optimizer = self.masked.optimizer
+        return {
+            "flavour": self.masked.flavour,
+            "shapes": {path: list(shape) for path, shape in self.masked.shapes.items()},
+            "optimizer": type(optimizer).__name__,
+            "optimizer_config": {k: repr(v) for k, v in optimizer.get_config().items() if k != "name"},
+            "data": {name: inputs.digest(source) for name, source in self.sources.items()},
+            "batch_size": self.batch_size,
+            "steps": self.steps,
+            "eval_every": self.eval_every,
+            "callbacks": _names(self.callbacks),
+            **self.plan.settings,
+        }
+
+    def _terminal(self, stack: contextlib.ExitStack, verbose: str | int) -> list[Listener]:
+        if verbose not in ("auto", 0, 1):
+            raise ValueError(f"verbose must be 0, 1 or 'auto'. Received {verbose!r}.")
+        if not verbose:
+            return []
+        networks = self.plan.levels * (1 + len(self.plan.controls)) + 1
+        terminal = Terminal(networks * self.steps, self.plan.controls)
+        return [stack.enter_context(contextlib.closing(terminal))]
+
+
+def _store(
+    stack: contextlib.ExitStack,
+    workdir: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    listeners: list[Listener],
+) -> ReplicateStore:
+    run = stack.enter_context(RunDirectory(workdir, settings, extendable=_EXTENDABLE).open())
+    stack.callback(run.write_results)
+    tensorboard = TensorBoard(run.path / "tensorboard", REPLICATE)
+    listeners.append(stack.enter_context(contextlib.closing(tensorboard)))
+    listeners.append(Timings(run.path / "timings.csv", REPLICATE))
+    return run.replicate(REPLICATE)
+
+
+def _metrics(trained: Trained) -> dict[str, float]:
+    """Returns every metric that the model was compiled with, at the early-stop step."""
+    return {curve: trained.history.at_early_stop(curve) for curve in trained.history.curves}
+
+
+def _names(callbacks: Callbacks | None) -> list[str]:
+    if callable(callbacks):
+        return [callbacks.__name__]
+    return [type(callback).__name__ for callback in callbacks or ()]
