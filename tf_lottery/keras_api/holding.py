@@ -61,13 +61,13 @@ class HoldsMasks:
     def save_assets(self, folder: str) -> None:
         if hasattr(super(), "save_assets"):
             super().save_assets(folder)
-        masks = {path: mask.numpy().astype(bool) for path, mask in masks_of(self).items()}
-        files.write_tensors(pathlib.Path(folder) / _FILE, masks, None)
+        masks = {path: mask.numpy().astype(bool) for path, mask in _masks_of(self).items()}
+        files.write_tensors(pathlib.Path(folder) / _FILE, masks, _shapes_of(self))
 
     def load_assets(self, folder: str) -> None:
         if hasattr(super(), "load_assets"):
             super().load_assets(folder)
-        set_masks(self, files.read_tensors(pathlib.Path(folder) / _FILE)[0])
+        _set_masks(self, *files.read_tensors(pathlib.Path(folder) / _FILE))
 
 
 def hold(model: Any) -> Any:
@@ -114,27 +114,28 @@ def strip(model: Any) -> Any:
     return tfmot_wrappers.unwrap(model)
 
 
-def masks_of(model: Any) -> dict[str, Any]:
-    """Returns path -> mask variable of what is masked in `model`."""
+def _masks_of(model: Any) -> dict[str, Any]:
     from tf_lottery.keras_api import masking
 
     held = {path: masking.constraint_of(slot.variable) for path, slot in prunable.slots(model).items()}
     return {path: constraint.mask for path, constraint in held.items() if constraint is not None}
 
 
-def set_masks(model: Any, masks: dict[str, np.ndarray]) -> None:
-    """Puts masks on the variables of a built model.
+def _shapes_of(model: Any) -> dict[str, list[int]]:
+    return {path: list(slot.variable.shape) for path, slot in prunable.slots(model).items()}
 
-    Raises:
-        ValueError: the model has no variable of that path and shape.
-    """
+
+def _set_masks(model: Any, masks: dict[str, np.ndarray], shapes: dict[str, list[int]]) -> None:
+    """Puts masks on a model; `shapes` are of all variables of the network that they are from."""
     from tf_lottery.keras_api import masking
 
-    slots = prunable.slots(model)
+    expected = _shapes_of(model)
+    masks = matching.renamed(masks, shapes, expected)
     matching.check_fits(
         {path: mask.shape for path, mask in masks.items()},
-        {path: tuple(slots[path].variable.shape) for path in masks if path in slots},
+        {path: tuple(expected[path]) for path in masks if path in expected},
     )
+    slots = prunable.slots(model)
     for path, mask in masks.items():
         masking.set_mask(slots[path].variable, mask)
 

@@ -35,7 +35,7 @@ class MaskedModel:
         kernels = prunable.prunable_slots(model, asked)
         if self.optimizer is not None:
             _refuse_legacy(self.optimizer, self.flavour)
-            self.optimizer.build(model.trainable_variables)
+            build_optimizer(model)
         self._hold_wrappers()
         prunable.expose_seeds(model)
         self._slots = prunable.slots(model)
@@ -217,6 +217,12 @@ def network_weights(state: Mapping[str, np.ndarray]) -> Arrays:
 def is_weight(path: str) -> bool:
     """Whether a path of a state is of a weight, and not the optimizer's or a random seed."""
     return not path.startswith(OPTIMIZER) and not path.endswith(prunable.SEED)
+
+
+def build_optimizer(model: Any) -> None:
+    """Makes the variables of the model's optimizer, unless it has them: some would make them twice."""
+    if not getattr(model.optimizer, "built", False):
+        model.optimizer.build(model.trainable_variables)
 
 
 def _variables_of(optimizer: Any) -> list[Any]:

@@ -151,6 +151,8 @@ def _walk(layer: Any, prefix: str, layers: set[int], variables: set[int]) -> Ite
             continue
         variables.add(id(variable))
         name = variable.name.split("/")[-1].split(":")[0]
+        if name == "kernel" and type(layer).__name__.startswith("Depthwise"):
+            name = "depthwise_kernel"  # as tf_keras has it, and as its initializer goes by
         yield prefix + name, Slot(variable, layer, name)
     if (seed := _seed_of(layer)) is not None:
         yield prefix + SEED, Slot(seed, layer, SEED)

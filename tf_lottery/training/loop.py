@@ -6,7 +6,6 @@ stream come stacked. One trace serves every level, arm and replicate: masks, wei
 and data are inputs.
 """
 
-import functools
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery.keras_api import masked_model
 from tf_lottery.training.data import DataOrder, Examples, count
 from tf_lottery.training.streams import Stream, StreamOrder, stacked
 
@@ -103,7 +103,7 @@ class Loop:
 
     def _build(self) -> None:
         # Keras makes optimizer and metric variables at the first step, which XLA does not allow.
-        self.model.optimizer.build(self.model.trainable_variables)
+        masked_model.build_optimizer(self.model)
         if self._stream is not None:
             first = next(iter(self._stream), None)
             if first is None:
@@ -114,12 +114,17 @@ class Loop:
         _reset_metrics(self.model)
 
     def _compile(self) -> None:
-        wrap = functools.partial(tf.function, jit_compile=self.jit)
+        self._train = self._compiled(self._train_chunk)
+        self._test = self._compiled(self._test_chunk)
+        self._evaluate = self._compiled(self._evaluate_all)
+
+    def _compiled(self, function: Callable) -> Callable:
         if getattr(self.model, "run_eagerly", False):
-            wrap = _as_it_is
-        self._train = wrap(self._train_chunk)
-        self._test = wrap(self._test_chunk)
-        self._evaluate = wrap(self._evaluate_all)
+            return function
+        compiled = tf.function(function, jit_compile=self.jit)
+        # One trace is all there is for one model; TensorFlow counts those of all models together.
+        compiled._omit_frequent_tracing_warning = True
+        return compiled
 
     def _call(self, name: str, *arguments: Any) -> Mapping[str, Any]:
         try:
@@ -177,9 +182,9 @@ class Loop:
                 function(batch_of(i))
             return self.model.get_metrics_result()
         # What a step of the user's own returns may be in no metric.
-        logs = _zeros_like_result(function, batch_of(tf.constant(0)))
+        logs = dict.fromkeys(_names_of_result(function, batch_of(tf.constant(0))), tf.constant(0.0))
         for i in tf.range(steps):
-            logs = function(batch_of(i))
+            logs = _scalars(function(batch_of(i)))
         return logs
 
 
@@ -197,19 +202,17 @@ def prefers_xla(model: Any) -> bool:
     return not any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
 
 
-def _as_it_is(function: Callable) -> Callable:
-    return function
-
-
 def _is_of_keras(model: Any, method: str) -> bool:
     return getattr(type(model), method).__module__.startswith(("keras.", "tf_keras."))
 
 
-def _zeros_like_result(function: Callable, batch: Examples) -> Any:
-    """Returns zeros of the shapes and types that `function` returns for such a batch."""
+def _names_of_result(function: Callable, batch: Examples) -> list[str]:
     specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), batch)
-    traced = tf.function(function).get_concrete_function(specs)
-    return tf.nest.map_structure(lambda t: tf.zeros(t.shape, t.dtype), traced.structured_outputs)
+    return list(tf.function(function).get_concrete_function(specs).structured_outputs)
+
+
+def _scalars(logs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    return {name: tf.reduce_mean(tf.cast(value, tf.float32)) for name, value in logs.items()}
 
 
 def _gathered(data: Any, rows: tf.Tensor) -> Any:
