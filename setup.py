@@ -41,7 +41,13 @@ setuptools.setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]~=2.21.0"],
-        "test": ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "ruff==0.17.*"],
+        "test": [
+            "pytest>=8,<10",
+            "pytest-timeout>=2.3,<3",
+            "pytest-xdist>=3.6,<4",
+            "keras-hub>=0.30,<1",
+            "ruff==0.17.*",
+        ],
     },
     entry_points={"console_scripts": ["tf-lottery = tf_lottery.cli:main"]},
     classifiers=[

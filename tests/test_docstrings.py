@@ -6,6 +6,7 @@ import pathlib
 import pkgutil
 import re
 
+import numpy as np
 import pytest
 
 import tf_lottery
@@ -45,16 +46,20 @@ def test_the_public_functions_have_examples():
         assert examples(f"tf_lottery.{name}"), name
 
 
-def test_the_example_of_the_readme(tmp_path, monkeypatch):
+def test_the_examples_of_the_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tf_lottery.training.loop.prefers_xla", lambda model: False)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     names = {}
-    exec(compile(blocks[0].replace("epochs=30", "epochs=2"), "README.md", "exec"), names)
-    assert tf_lottery.Ticket.load("digits.ticket").level == names["ticket"].level
-    trained = []
-    names["my_training_loop"] = lambda model: trained.append(model)
-    exec(compile(blocks[1].replace("levels=10", "levels=2"), "README.md", "exec"), names)
-    assert trained == [names["model"]] * 3
-    exec(compile(blocks[2], "README.md", "exec"), names)
+    for block in blocks:
+        small = re.sub(r"(epochs|levels|rewind_step)=\d+", r"\1=1", block)
+        exec(compile(small, "README.md", "exec"), names)
+    assert len(blocks) == 6
+    assert "level 1: 80.2% of the weights" in capsys.readouterr().out
+    kernels = [kernel for kernel in names["other"].get_weights() if kernel.ndim == 2]
+    for kernel, mask in zip(kernels, tf_lottery.Ticket.load("digits.ticket").mask.values()):
+        np.testing.assert_array_equal(kernel != 0, mask)
+    names["model"].compile("adam", "mse")
     small = {"epochs": 1, "levels": 1, "verbose": 0, "criterion": names["movement"]}
-    assert tf_lottery.find_ticket(names["model"], names["x"], names["y"], **small).density <= 1
+    found = tf_lottery.find_ticket(names["model"], names["x"], np.eye(10)[names["y"]], **small)
+    assert found.method == "iterative pruning by movement, scope layer"
