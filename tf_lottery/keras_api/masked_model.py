@@ -1,5 +1,6 @@
 """A Keras model of either flavour as named arrays, with a mask that holds."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -45,6 +46,8 @@ class MaskedModel:
                 masking.attach(slot.variable)
         holding.hold(model)
         self.fresh_state = self.state()
+        # A callback may change the learning rate, and the config tells what it is at the time.
+        self._compiled = self.optimizer, _config_of(self.optimizer)
 
     @property
     def optimizer(self) -> Any:
@@ -149,8 +152,10 @@ class MaskedModel:
         optimizer = self.optimizer
         if optimizer is None:
             return
+        given, config = self._compiled
         try:
-            fresh = type(optimizer).from_config(optimizer.get_config())
+            config = copy.deepcopy(config) if optimizer is given and config else optimizer.get_config()
+            fresh = type(optimizer).from_config(config)
         except Exception as error:
             raise ValueError(
                 f"The optimizer {type(optimizer).__name__} cannot be made anew from its get_config(), "
@@ -232,6 +237,14 @@ def _variables_of(optimizer: Any) -> list[Any]:
     # tf_keras leaves the learning rate out, and callbacks change it.
     rate = getattr(optimizer, "_learning_rate", None)
     return [*variables(), *([rate] if isinstance(rate, tf.Variable) else [])]
+
+
+def _config_of(optimizer: Any) -> dict[str, Any] | None:
+    """Returns the optimizer's config, None where it has none to give."""
+    try:
+        return optimizer.get_config()
+    except Exception:
+        return None
 
 
 def _refuse_legacy(optimizer: Any, flavour_name: str) -> None:

@@ -127,7 +127,7 @@ def find_ticket(
         seed=seed,
     )
     inputs.check_fits(model, sources)
-    an_epoch = inputs.steps_per_epoch(sources["training"], batch_size)
+    an_epoch = inputs.steps_per_epoch(sources["training"], batch_size, limit=steps and max(steps, 0))
     steps = _steps(an_epoch, epochs, steps)
     eval_every = _eval_every(an_epoch, steps, callbacks) if eval_every is None else eval_every
     _check_ranges(steps, eval_every, rewind_step)

@@ -12,7 +12,7 @@ from tf_lottery.search.imp import Plan, iterative_pruning, redraw_of
 from tf_lottery.search.ticket import Ticket
 from tf_lottery.training import environment, inputs
 from tf_lottery.training.arms import Start, Trained
-from tf_lottery.training.callbacks import Callbacks, KerasCallbacks
+from tf_lottery.training.callbacks import Callbacks, KerasCallbacks, names
 from tf_lottery.training.loop import Loop
 from tf_lottery.training.runs import ReplicateStore, RunDirectory
 from tf_lottery.training.tensorboard import TensorBoard
@@ -123,7 +123,7 @@ class Session:
             "batch_size": self.batch_size,
             "steps": self.steps,
             "eval_every": self.eval_every,
-            "callbacks": _names(self.callbacks),
+            "callbacks": names(self.callbacks),
             **self.plan.settings,
         }
 
@@ -154,9 +154,3 @@ def _store(
 def _metrics(trained: Trained) -> dict[str, float]:
     """Returns every metric that the model was compiled with, at the early-stop step."""
     return {curve: trained.history.at_early_stop(curve) for curve in trained.history.curves}
-
-
-def _names(callbacks: Callbacks | None) -> list[str]:
-    if callable(callbacks):
-        return [callbacks.__name__]
-    return [type(callback).__name__ for callback in callbacks or ()]

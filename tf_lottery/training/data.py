@@ -67,7 +67,7 @@ def as_examples(what: str, x: Any, y: Any = None, sample_weight: Any = None) -> 
     if y is None and sample_weight is not None:
         raise ValueError(f"The {what} data have sample weights, and no y that they weigh.")
     parts = [part for part in (x, y, sample_weight) if part is not None]
-    examples = tuple(tf.nest.map_structure(lambda leaf: _as_array(leaf, what), part) for part in parts)
+    examples = tuple(tf.nest.map_structure(lambda leaf: as_array(leaf, what), part) for part in parts)
     counts = [len(leaf) for leaf in tf.nest.flatten(examples)]
     if not counts or min(counts) == 0 or min(counts) != max(counts):
         raise ValueError(
@@ -75,6 +75,24 @@ def as_examples(what: str, x: Any, y: Any = None, sample_weight: Any = None) -> 
             f"Received arrays of {', '.join(map(str, counts))} examples."
         )
     return examples
+
+
+def as_array(leaf: Any, what: str) -> np.ndarray:
+    """Returns a leaf of the `what` data as NumPy has it.
+
+    Raises:
+        TypeError: it is no dense array of numbers.
+    """
+    if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)):
+        raise TypeError(f"The {what} data hold a {type(leaf).__name__}, and must be dense: pad them.")
+    array = np.asarray(leaf)
+    if array.dtype.kind not in "biufcV" or array.ndim == 0:
+        raise TypeError(
+            f"The {what} data must be arrays of numbers, the first axis being the examples. Received: "
+            f"{type(leaf).__name__}{f' of {array.dtype}' if array.ndim else ', a single value'}. "
+            "Make a list of numbers an array: np.asarray(numbers)."
+        )
+    return array
 
 
 def count(examples: Examples) -> int:
@@ -118,6 +136,11 @@ def weigh_classes(examples: Examples, class_weight: Mapping[int, float]) -> Exam
             "Multiply the two, and give the product as sample_weight."
         )
     x, y = examples
+    unknown = [key for key in class_weight if not isinstance(key, (int, np.integer))]
+    if unknown:
+        raise ValueError(
+            f"class_weight maps classes, integers, to weights. Received {unknown[0]!r} for a class."
+        )
     labels = np.asarray(y)
     labels = labels.argmax(axis=-1) if labels.ndim > 1 and labels.shape[-1] > 1 else labels.reshape(-1)
     weights = np.array([class_weight.get(int(label), 1.0) for label in labels], np.float32)
@@ -140,8 +163,10 @@ def check_fits(model: Any, examples: Examples, what: str) -> None:
     expected = getattr(model, "input_shape", None)
     if isinstance(expected, tuple) and isinstance(x, np.ndarray):
         if not _shapes_match(expected[1:], x.shape[1:]):
+            single = _shapes_match(expected[1:], x.shape)
             raise ValueError(
                 f"The model takes inputs of shape {expected[1:]}. The {what} x has {x.shape[1:]} per example."
+                + (" It looks like one example, not in a batch: dataset.batch(32)." if single else "")
             )
     loss = getattr(model.loss, "name", getattr(model.loss, "__name__", model.loss))
     output = getattr(model, "output_shape", None)
@@ -162,18 +187,6 @@ def digest(examples: Examples) -> str:
         found.update(f"{array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
-
-
-def _as_array(leaf: Any, what: str) -> np.ndarray:
-    if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)):
-        raise TypeError(f"The {what} data hold a {type(leaf).__name__}, and must be dense: pad them.")
-    array = np.asarray(leaf)
-    if array.dtype == object or array.ndim == 0:
-        raise TypeError(
-            f"The {what} data must be arrays of numbers, the first axis being the examples. "
-            f"Received: {type(leaf).__name__}."
-        )
-    return array
 
 
 def _shapes_match(expected: tuple, shape: tuple) -> bool:

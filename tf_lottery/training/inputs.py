@@ -47,25 +47,31 @@ def gather(
         raise ValueError("A data set is not split: give validation_data, (x, y) or another data set.")
     else:
         train, validation = data.split(train, validation_split, seed)
+    # Class weights are for training alone; a stream has them in it.
+    if class_weight is not None and not isinstance(train, Stream):
+        train = data.weigh_classes(train, class_weight)
     sources = {"training": train, "validation": validation}
     return sources if test_data is None else {**sources, "test": _evaluation_data("test", test_data)}
 
 
 def check_fits(model: Any, sources: Mapping[str, Source]) -> None:
-    """Refuses arrays that the model cannot take; name -> source.
+    """Refuses data that the model cannot take, of a data set the first batch; name -> source.
 
     Raises:
+        TypeError: a data set holds something else than dense arrays of numbers.
         ValueError: says what the model takes and what it was given.
     """
     for what, source in sources.items():
-        if not isinstance(source, Stream):
-            data.check_fits(model, source, what)
+        data.check_fits(model, source.first if isinstance(source, Stream) else source, what)
 
 
-def steps_per_epoch(train: Source, batch_size: int) -> float:
-    """Returns how many steps one pass over the training data takes; infinity where it has no end."""
+def steps_per_epoch(train: Source, batch_size: int, limit: int | None = None) -> float:
+    """Returns how many steps one pass over the training data takes; infinity where it has no end.
+
+    Where batches have to be counted one by one, it stops at `limit`.
+    """
     if isinstance(train, Stream):
-        count = train.count()
+        count = train.count(limit)
         return math.inf if count is None else count
     return data.count(train) / max(batch_size, 1)
 
@@ -82,16 +88,15 @@ def _training_data(x: Any, y: Any, sample_weight: Any, class_weight: Mapping[int
                 raise ValueError(
                     f"The training data set gives {name} itself: leave {name} out, or give arrays."
                 )
-        return Stream(x, class_weight)
+        return Stream("training", x, class_weight)
     _refuse_iterators("training", x)
-    examples = data.as_examples("training", x, y, sample_weight)
-    return examples if class_weight is None else data.weigh_classes(examples, class_weight)
+    return data.as_examples("training", x, y, sample_weight)
 
 
 def _evaluation_data(what: str, given: Any) -> Source:
     if Stream.takes(given):
-        stream = Stream(given)
-        if stream.count() is None:
+        stream = Stream(what, given)
+        if stream.endless:
             raise ValueError(f"The {what} data set never ends. Give it an end: dataset.take(batches).")
         return stream
     _refuse_iterators(what, given)

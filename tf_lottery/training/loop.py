@@ -105,9 +105,7 @@ class Loop:
         # Keras makes optimizer and metric variables at the first step, which XLA does not allow.
         masked_model.build_optimizer(self.model)
         if self._stream is not None:
-            first = next(iter(self._stream), None)
-            if first is None:
-                raise ValueError("The training data set has no batches.")
+            first = _on_device(self._stream.first)
         else:
             first = tf.nest.map_structure(lambda t: t[: self.batch_size], self._train_data)
         self.model.test_step(first)

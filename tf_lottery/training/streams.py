@@ -1,5 +1,6 @@
 """Data that come batch by batch: a `tf.data.Dataset`, or Keras's `PyDataset` or `Sequence`."""
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,12 +19,14 @@ class Stream:
     bit for bit where the data set gives the same batches in each pass.
 
     Args:
+        what: the word for these data in errors, such as `"training"`.
         dataset: a batched `tf.data.Dataset`, a `keras.utils.PyDataset` or a
             `tf_keras.utils.Sequence`, of `x`, `(x, y)` or `(x, y, sample_weight)`.
         class_weight: class -> weight of its examples.
     """
 
-    def __init__(self, dataset: Any, class_weight: Mapping[int, float] | None = None):
+    def __init__(self, what: str, dataset: Any, class_weight: Mapping[int, float] | None = None):
+        self.what = what
         self._dataset = dataset
         self._class_weight = class_weight
 
@@ -32,33 +35,74 @@ class Stream:
         """Whether `x` is such a data set."""
         return isinstance(x, tf.data.Dataset) or (hasattr(x, "__getitem__") and hasattr(x, "on_epoch_end"))
 
+    @property
+    def endless(self) -> bool:
+        """Whether it says of itself that a pass over it has no end."""
+        return self._known() == tf.data.INFINITE_CARDINALITY
+
+    @functools.cached_property
+    def first(self) -> Examples:
+        """The first batch.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self._known() == 0 or (batch := next(self._raw(), None)) is None:
+            raise ValueError(f"The {self.what} data set is empty. Expected one batch of examples at least.")
+        return self._examples(batch)
+
     def __iter__(self) -> Iterator[Examples]:
         """One pass over the data."""
-        batches = iter(self._dataset) if isinstance(self._dataset, tf.data.Dataset) else self._items()
-        for batch in batches:
-            batch = batch if isinstance(batch, tuple) else (batch,)
-            batch = tf.nest.map_structure(np.asarray, tuple(part for part in batch if part is not None))
-            yield batch if self._class_weight is None else data.weigh_classes(batch, self._class_weight)
+        getattr(self._dataset, "on_epoch_begin", _nothing)()  # of Keras 3 alone
+        yield from map(self._examples, self._raw())
+        getattr(self._dataset, "on_epoch_end", _nothing)()
 
-    def count(self) -> int | None:
-        """Returns the number of batches in a pass, None where it never ends."""
-        if not isinstance(self._dataset, tf.data.Dataset):
-            return getattr(self._dataset, "num_batches", None) or len(self._dataset)
-        known = int(self._dataset.cardinality())
-        if known == tf.data.INFINITE_CARDINALITY:
-            return None
-        return sum(1 for _ in self._dataset) if known == tf.data.UNKNOWN_CARDINALITY else known
+    def count(self, limit: int | None = None) -> int | None:
+        """Returns the number of batches in a pass, None where it never ends.
+
+        Args:
+            limit: where batches have to be counted one by one, at most so many are.
+        """
+        known = self._known()
+        if known == tf.data.UNKNOWN_CARDINALITY:
+            return sum(1 for _ in itertools.islice(self._raw(), limit))
+        return None if known == tf.data.INFINITE_CARDINALITY else known
 
     def describe(self) -> str:
         """Returns what tells one such data set from another, as far as can be seen from outside."""
-        first = next(iter(self), ())
-        return str(tf.nest.map_structure(lambda leaf: f"{leaf.dtype}{leaf.shape}", first))
+        first = tf.nest.map_structure(lambda leaf: f"{leaf.dtype}{leaf.shape}", self.first)
+        weights = "" if self._class_weight is None else f", class_weight {dict(self._class_weight)}"
+        return f"{self._known()} batches like {first}{weights}"
 
-    def _items(self) -> Iterator[Any]:
+    def _known(self) -> int:
+        """Returns the number of batches, or one of TensorFlow's two words for what is no number."""
+        if isinstance(self._dataset, tf.data.Dataset):
+            return int(self._dataset.cardinality())
+        known = self._dataset.num_batches if hasattr(self._dataset, "num_batches") else len(self._dataset)
+        return tf.data.INFINITE_CARDINALITY if known is None else known
+
+    def _raw(self) -> Iterator[Any]:
+        if isinstance(self._dataset, tf.data.Dataset):
+            return iter(self._dataset)
         total = self.count()
-        for index in itertools.count() if total is None else range(total):
-            yield self._dataset[index]
-        self._dataset.on_epoch_end()
+        return (self._dataset[index] for index in (itertools.count() if total is None else range(total)))
+
+    def _examples(self, batch: Any) -> Examples:
+        # A list is to Keras what a tuple is.
+        parts = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+        if not 1 <= len(parts) <= 3:
+            raise ValueError(
+                f"A batch of the {self.what} data set must be x, (x, y) or (x, y, sample_weight). "
+                f"Received {len(parts)} parts."
+            )
+        shapes = [tuple(getattr(leaf, "shape", ())) for leaf in tf.nest.flatten(parts) if leaf is not None]
+        if len({shape[:1] for shape in shapes} - {()}) != 1 or () in shapes:
+            raise ValueError(
+                f"The {self.what} data set must give batches: arrays with as many examples each on their "
+                f"first axis. Received shapes {', '.join(map(str, shapes))}. Batch it: dataset.batch(32)."
+            )
+        examples = data.as_examples(self.what, *parts)
+        return examples if self._class_weight is None else data.weigh_classes(examples, self._class_weight)
 
 
 class StreamOrder:
@@ -96,3 +140,7 @@ def stacked(batches: Iterator[Examples]) -> list[Examples]:
     """Returns batches in their order, each run of equal shapes as one with the batches as first axis."""
     runs = itertools.groupby(batches, key=lambda batch: tf.nest.map_structure(np.shape, batch))
     return [tf.nest.map_structure(lambda *leaves: np.stack(leaves), *run) for _, run in runs]
+
+
+def _nothing() -> None:
+    pass

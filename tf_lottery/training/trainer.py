@@ -29,6 +29,9 @@ class Listener:
     def stepped(self, start: Start, step: int, logs: Logs) -> None:
         """A chunk of steps is done; `logs` are the metrics since the last evaluation."""
 
+    def evaluating(self, start: Start, step: int) -> None:
+        """The network is about to be evaluated, as it is after `step`."""
+
     def evaluated(self, start: Start, history: History) -> None:
         """The last entry of `history` is new."""
 
@@ -159,6 +162,11 @@ class Trainer:
                 self._evaluate(start, history, step, logs)
                 if goes_on and self._store.wants_progress():
                     self._store.save_progress(start, Progress(self._model.state(), history, snapshot))
+        if wanted is not None and snapshot is None:
+            raise ValueError(
+                f"The dense network was stopped at step {step}, before rewind_step {wanted}, and later levels "
+                "start from there. Stop it later, or give a lower rewind_step."
+            )
         for listener in self._listeners:
             listener.ended(start)
         return Trained(start, network_weights(self._model.state()), history, snapshot)
@@ -189,6 +197,8 @@ class Trainer:
         return any(listener.stops() for listener in self._listeners)
 
     def _evaluate(self, start: Start, history: History, step: int, train_logs: Logs) -> None:
+        for listener in self._listeners:
+            listener.evaluating(start, step)
         values = {f"train/{name}": value for name, value in train_logs.items()}
         lowest = min(history.curves.get("validation/loss", [math.inf]))
         values |= self._look_at("validation")

@@ -1,0 +1,347 @@
+"""Searches on data that come batch by batch."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tf_lottery
+from tf_lottery.keras_api.masked_model import MaskedModel
+from tf_lottery.training import loop as loop_module
+from tf_lottery.training.loop import Loop
+from tf_lottery.training.runs import ReplicateStore
+from tf_lottery.training.streams import Stream, StreamOrder
+
+# 240 examples are 14 batches of 17 and one of 2.
+BATCH, PASS = 17, 15
+SMALL = {"steps": 2 * PASS, "eval_every": 10, "levels": 1, "verbose": 0}
+
+
+@pytest.fixture(autouse=True)
+def without_xla(monkeypatch):
+    """Compiling takes most of a short search's time, and rounds in another way than `fit`."""
+    monkeypatch.setattr(loop_module, "prefers_xla", lambda model: False)
+
+
+def as_dataset(keras, data):
+    return tf.data.Dataset.from_tensor_slices(data).batch(BATCH)
+
+
+def as_sequence(keras, data):
+    """The flavour's own kind of data set: PyDataset, or Sequence."""
+    base = keras.utils.PyDataset if hasattr(keras.utils, "PyDataset") else keras.utils.Sequence
+
+    class Batches(base):
+        ended = 0
+
+        def __len__(self):
+            return -(-len(data[0]) // BATCH)
+
+        def __getitem__(self, index):
+            assert 0 <= index < len(self)
+            return tuple(part[index * BATCH : (index + 1) * BATCH] for part in data)
+
+        def on_epoch_end(self):
+            self.ended += 1
+
+    return Batches()
+
+
+KINDS = pytest.mark.parametrize("kind", [as_dataset, as_sequence])
+
+
+def searched(keras, model, batches, **arguments):
+    """Searches; returns the ticket, and the weights with which the first network ended."""
+    final = []
+
+    class Last(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            final.append(self.model.get_weights())
+
+    ticket = tf_lottery.find_ticket(model, batches, **{**SMALL, "callbacks": Last(), **arguments})
+    return ticket, final[0]
+
+
+def assert_equal_weights(ones, others):
+    assert len(ones) == len(others)
+    for one, other in zip(ones, others):
+        np.testing.assert_array_equal(one, other)
+
+
+@KINDS
+def test_a_mask_of_ones_trains_as_fit_does_bit_for_bit(keras, make_model, data, kind):
+    batches = kind(keras, data)
+    _, ours = searched(keras, make_model(), batches, levels=0, validation_data=data)
+    if kind is as_sequence:
+        assert batches.ended == 1  # the second pass was not asked for more than its last batch
+    plain = make_model()
+    plain.fit(kind(keras, data), epochs=2, shuffle=False, verbose=0)
+    assert_equal_weights(ours, plain.get_weights())
+
+
+@KINDS
+def test_evaluation_is_that_of_evaluate(keras, make_model, data, kind):
+    batches, model = kind(keras, data), make_model()
+    sources = {"validation": Stream("validation", batches)}
+    loop = Loop(MaskedModel(model).model, data, sources, batch_size=16, chunk=4)
+    theirs = model.evaluate(batches, verbose=0, return_dict=True)
+    for _ in range(2):
+        assert loop.evaluate("validation") == pytest.approx(theirs, rel=1e-6)
+
+
+@KINDS
+def test_validation_and_test_data_may_be_data_sets(keras, make_model, data, kind):
+    x, y = data
+    parts = (x[:100], y[:100]), (x[100:], y[100:])
+    as_arrays, _ = searched(
+        keras, make_model(), as_dataset(keras, data), validation_data=parts[0], test_data=parts[1]
+    )
+    ticket, _ = searched(
+        keras,
+        make_model(),
+        as_dataset(keras, data),
+        validation_data=kind(keras, parts[0]),
+        test_data=kind(keras, parts[1]),
+    )
+    for row, expected in zip(ticket.history, as_arrays.history):
+        assert row["metrics"] == pytest.approx(expected["metrics"], rel=1e-4, nan_ok=True)
+        assert row["test_accuracy_at_early_stop"] > 0.3
+
+
+def test_a_pass_may_be_of_any_length(keras, make_model, data):
+    batches = as_dataset(keras, data)
+    whole, weights = searched(keras, make_model(), batches, steps=None, epochs=2, validation_data=data)
+    assert whole.provenance["steps"] == 2 * PASS
+    unknown = batches.filter(lambda x, y: True)
+    ticket, others = searched(keras, make_model(), unknown, steps=None, epochs=2, validation_data=unknown)
+    assert ticket.provenance["steps"] == 2 * PASS
+    assert_equal_weights(others, weights)
+    # Endless, and it does not say so.
+    endless = batches.repeat().filter(lambda x, y: True)
+    _, others = searched(keras, make_model(), endless, eval_every=None, validation_data=data)
+    assert_equal_weights(others, weights)
+    ticket, others = searched(keras, make_model(), batches.repeat(), eval_every=None, validation_data=data)
+    assert_equal_weights(others, weights)
+    assert ticket.provenance["eval_every"] == 1
+
+
+def test_a_pydataset_may_be_endless(data):
+    import keras
+
+    class Endless(keras.utils.PyDataset):
+        num_batches = None
+
+        def __getitem__(self, index):
+            return tuple(np.take(part, range(index * 16, index * 16 + 16), 0, mode="wrap") for part in data)
+
+    stream = Stream("training", Endless())
+    assert stream.endless and stream.count() is None
+    (x, _), *_ = StreamOrder(stream).batches(15, 2)
+    np.testing.assert_array_equal(x.reshape(32, 8), data[0][:32])
+
+
+def test_each_pass_over_a_pydataset_is_told_to_it(data):
+    import keras
+
+    told = []
+
+    class Telling(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            told.append(index)
+            return [data[0][:4], data[1][:4]]  # to Keras, a list is a tuple
+
+        def on_epoch_begin(self):
+            told.append("begin")
+
+        def on_epoch_end(self):
+            told.append("end")
+
+    stream = Stream("training", Telling())
+    assert [len(part) for part in stream.first] == [4, 4] and stream.describe()
+    assert told == [0]
+    StreamOrder(stream).batches(0, 3)
+    assert told == [0, "begin", 0, 1, "end", "begin", 0]
+
+
+@pytest.mark.parametrize("parts", [[(0, 7)], [(0, 3), (3, 4)], [(3, 4)], [(5, 2)]])
+def test_batches_depend_on_the_step_and_not_on_how_they_are_asked_for(parts):
+    stream = Stream("training", tf.data.Dataset.range(5).batch(2))  # 0 1, 2 3, 4; 0 1, ...
+    order = StreamOrder(stream)
+    for step, count in parts:
+        found = [row.tolist() for (run,) in order.batches(step, count) for row in run]
+        assert found == [[[0, 1], [2, 3], [4]][i % 3] for i in range(step, step + count)]
+
+
+def test_inputs_and_outputs_by_name(keras, data):
+    def make():
+        inputs = {name: keras.layers.Input((width,), name=name) for name, width in {"a": 5, "b": 3}.items()}
+        joined = keras.layers.Concatenate()(list(inputs.values()))
+        kernel = keras.initializers.GlorotNormal(seed=1)
+        out = keras.layers.Dense(3, kernel_initializer=kernel, name="out")(joined)
+        size = keras.layers.Dense(1, kernel_initializer=kernel, name="size")(joined)
+        model = keras.Model(inputs, {"out": out, "size": size})
+        losses = {"out": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "size": "mse"}
+        model.compile(keras.optimizers.Adam(0.01), losses)
+        return model
+
+    x, y = data
+    named = {"a": x[:, :5], "b": x[:, 5:]}, {"out": y, "size": np.float32(np.linalg.norm(x, axis=1)[:, None])}
+    batches = as_dataset(keras, named)
+    ticket, ours = searched(keras, make(), batches, validation_data=batches)
+    plain = make()
+    plain.fit(batches, epochs=2, verbose=0)
+    assert_equal_weights(ours, plain.get_weights())
+    assert {"out/kernel", "size/kernel"} == ticket.mask.keys()
+
+
+def test_sample_weights_in_the_data_set(keras, make_model, data):
+    weights = np.random.default_rng(3).random(240).astype(np.float32) * 3
+    batches = as_dataset(keras, (*data, weights))
+    _, ours = searched(keras, make_model(), batches, levels=0, validation_data=data)
+    plain, unweighted = make_model(), make_model()
+    plain.fit(batches, epochs=2, verbose=0)
+    assert_equal_weights(ours, plain.get_weights())
+    unweighted.fit(as_dataset(keras, data), epochs=2, verbose=0)
+    assert not np.array_equal(ours[0], unweighted.get_weights()[0])
+
+
+@KINDS
+def test_class_weights_of_a_data_set(keras, make_model, data, kind):
+    weights = {0: 5.0, 1: 0.5, 2: 1.0}
+    batches = kind(keras, data)
+    _, ours = searched(keras, make_model(), batches, levels=0, validation_data=data, class_weight=weights)
+    plain = make_model()
+    plain.fit(batches, epochs=2, shuffle=False, verbose=0, class_weight=weights)
+    assert_equal_weights(ours, plain.get_weights())
+
+
+def test_inputs_alone(keras, data):
+    class Size(keras.layers.Layer):
+        def call(self, inputs):
+            self.add_loss(tf.reduce_mean(tf.square(inputs)))
+            return inputs
+
+    def make():
+        kernel = keras.initializers.GlorotNormal(seed=1)
+        dense = keras.layers.Dense(4, kernel_initializer=kernel, name="dense")
+        model = keras.Sequential([keras.layers.Input((8,)), dense, Size()])
+        model.compile(keras.optimizers.SGD(0.1))
+        return model
+
+    batches = as_dataset(keras, data[0])
+    ticket, ours = searched(keras, make(), batches, validation_data=batches)
+    plain = make()
+    plain.fit(batches, epochs=2, verbose=0)
+    assert_equal_weights(ours, plain.get_weights())
+    assert ticket.history[0]["early_stop_step"] == 30
+
+
+@pytest.mark.parametrize("interrupted_at", [25, 55])
+def test_a_workdir_lets_a_search_on_a_data_set_go_on(
+    keras, make_model, data, tmp_path, monkeypatch, interrupted_at
+):
+    monkeypatch.setattr(ReplicateStore, "wants_progress", lambda store: True)
+    read = []
+
+    def batches(fails_at=None):
+        inner = as_sequence(keras, data)
+
+        class Counted(type(inner)):
+            def __getitem__(self, index):
+                read.append(index)
+                if len(read) == fails_at:
+                    raise KeyboardInterrupt
+                return super().__getitem__(index)
+
+        return Counted()
+
+    arguments = {**SMALL, "validation_data": data, "rewind_step": 3}
+    tf_lottery.find_ticket(make_model(), batches(), **arguments, workdir=tmp_path / "whole")
+    read.clear()
+    with pytest.raises(KeyboardInterrupt):
+        tf_lottery.find_ticket(make_model(), batches(interrupted_at), **arguments, workdir=tmp_path / "parts")
+    tf_lottery.find_ticket(make_model(), batches(), **arguments, workdir=tmp_path / "parts")
+    whole, parts = ((tmp_path / run / "results.csv").read_bytes() for run in ("whole", "parts"))
+    assert whole == parts and whole.count(b"\n") == 3
+
+
+def test_another_data_set_is_told_from_a_first(keras, data):
+    x, y = data
+    given = [
+        Stream("training", as_dataset(keras, data)),
+        Stream("training", as_dataset(keras, (x[:100], y[:100]))),
+        Stream("training", as_dataset(keras, (x[:, :7], y))),
+        Stream("training", as_dataset(keras, (x, y.astype(np.int64)))),
+        Stream("training", as_dataset(keras, data), {0: 2.0}),
+    ]
+    assert len({stream.describe() for stream in given}) == 5
+    assert given[0].describe() == Stream("training", as_dataset(keras, data)).describe()
+
+
+def test_data_sets_that_cannot_be_searched_are_refused(keras, make_model, data):
+    x, y = data
+    good, unbatched = as_dataset(keras, data), tf.data.Dataset.from_tensor_slices(data)
+    one_hot = tf.data.Dataset.from_tensor_slices((x, np.eye(3)[y]))
+    ragged = tf.data.Dataset.from_tensors((tf.ragged.constant([[1], [2, 3]]), [0, 1]))
+    words = tf.data.Dataset.from_tensor_slices((np.array(["a", "b"]), [0, 1])).batch(2)
+    holey = tf.data.Dataset.from_tensors((x, None, np.ones(240)))
+    refused = [
+        (good, {}, ValueError, r"not split: give validation_data, \(x, y\) or another data set"),
+        (good, {"y": y, "validation_data": data}, ValueError, "gives y itself: leave y out"),
+        (good, {"sample_weight": y, "validation_data": data}, ValueError, "gives sample_weight itself"),
+        (good, {"validation_data": good.repeat()}, ValueError, r"validation data set never ends.*take"),
+        (good, {"validation_data": data, "test_data": good.repeat()}, ValueError, "test data set never ends"),
+        (good, {"validation_data": good.take(0)}, ValueError, "validation data set is empty"),
+        (good, {"validation_data": (item for item in ())}, TypeError, "validation data are a generator, which"),
+        (good, {"validation_data": unbatched}, ValueError, r"validation data set must give .*batch\(32\)"),
+        (good.take(0), {"validation_data": data}, ValueError, "training data set is empty"),
+        (good.filter(lambda x, y: False), {"validation_data": data}, ValueError, "training data set is empty"),
+        (good.repeat(), {"validation_data": data, "steps": None, "epochs": 2}, ValueError, "ends: give steps"),
+        (unbatched, {"validation_data": data}, ValueError, r"shapes \(8,\), \(\). Batch it: dataset.batch"),
+        (one_hot, {"validation_data": data}, ValueError, r"shapes \(8,\), \(3,\). Batch it: dataset.batch"),
+        (ragged, {"validation_data": data}, TypeError, "training data hold a RaggedTensor, and must be dense"),
+        (words, {"validation_data": data}, TypeError, "must be arrays of numbers.*Received: .* of object"),
+        (holey, {"validation_data": data}, ValueError, "have sample weights, and no y that they weigh"),
+        (tf.data.Dataset.zip(good, good).map(lambda a, b: (*a, *b)), {"validation_data": data}, ValueError,
+         "Received 4 parts"),
+        (iter(good), {"validation_data": data}, TypeError, "which can be read once.*a tf.data.Dataset or"),
+    ]  # fmt: skip
+    for batches, arguments, error, message in refused:
+        with pytest.raises(error, match=message):
+            tf_lottery.find_ticket(make_model(), batches, **{**SMALL, **arguments})
+
+
+def test_batches_that_the_model_cannot_take_are_refused(keras, make_model, data):
+    x, y = data
+    single = tf.data.Dataset.from_tensor_slices(x)
+    refused = {
+        r"inputs of shape \(8,\). The training x has \(7,\) per example": as_dataset(keras, (x[:, :7], y)),
+        "The training y has labels 1 to 3": as_dataset(keras, (x, y + 1)),
+        "the training data have no y for it": as_dataset(keras, x),
+    }
+    for message, batches in refused.items():
+        with pytest.raises(ValueError, match=message):
+            tf_lottery.find_ticket(make_model(), batches, validation_data=data, **SMALL)
+    reconstructing = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(8)])
+    reconstructing.compile("sgd")
+    with pytest.raises(ValueError, match=r"has \(\) per example. It looks like one .*batch\(32\)"):
+        tf_lottery.find_ticket(reconstructing, single, validation_data=(x,), **SMALL)
+
+
+def test_a_data_set_that_runs_dry_is_told(data):
+    class OnlyOnce:
+        passes = 0
+
+        def __len__(self):
+            return 2 if self.passes == 0 else 0
+
+        def __getitem__(self, index):
+            return data[0][:4], data[1][:4]
+
+        def on_epoch_end(self):
+            self.passes += 1
+
+    with pytest.raises(ValueError, match="gave no batch in its pass 2. It needs to give some"):
+        StreamOrder(Stream("training", OnlyOnce())).batches(0, 3)
