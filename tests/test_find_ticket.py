@@ -181,3 +181,4 @@ def test_a_loss_that_is_nan_is_said_and_the_model_is_as_before(keras, make_model
         tf_lottery.find_ticket(model, *data, **SMALL)
     for kernel, first in zip(kernels(model), before):
         np.testing.assert_array_equal(kernel, first)
+    assert type(model) is keras.Sequential and getattr(model.layers[0].kernel, "constraint", None) is None

@@ -74,7 +74,7 @@ def hold(model: Any) -> Any:
     """Makes `model` keep the masks of its variables, and returns it.
 
     The object stays what it was, `isinstance` included; only its class becomes a
-    subclass of its own class. `strip` takes that back.
+    subclass of its own class. `release` takes that back.
     """
     from tf_lottery.keras_api import masking
 
@@ -84,6 +84,17 @@ def hold(model: Any) -> Any:
         masking.mask_optimizer(model.optimizer)
     _forget_traces(model)
     return model
+
+
+def release(model: Any) -> None:
+    """Takes back what `hold` did, and the masks off the variables."""
+    from tf_lottery.keras_api import masking
+
+    for slot in prunable.slots(model).values():
+        masking.detach(slot.variable)
+    if isinstance(model, HoldsMasks):
+        model.__class__ = _own_class(model)
+    _forget_traces(model)
 
 
 def strip(model: Any) -> Any:
@@ -100,14 +111,8 @@ def strip(model: Any) -> Any:
         >>> strip(model) is model
         True
     """
-    from tf_lottery.keras_api import masking
-
-    for slot in prunable.slots(model).values():
-        masking.detach(slot.variable)
-    if isinstance(model, HoldsMasks):
-        model.__class__ = _own_class(model)
-    _forget_traces(model)
-    if not any(prunable.is_pruning_wrapper(layer) for layer in model._flatten_layers()):
+    release(model)
+    if not prunable.has_wrappers(model):
         return model
     from tf_lottery.keras_api import tfmot_wrappers
 

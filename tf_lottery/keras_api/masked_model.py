@@ -1,7 +1,8 @@
 """A Keras model of either flavour as named arrays, with a mask that holds."""
 
+import contextlib
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,24 @@ class MaskedModel:
         for slot in kernels.values():
             if masking.constraint_of(slot.variable) is None:
                 masking.attach(slot.variable)
+        self._is_new = not isinstance(model, holding.HoldsMasks)
         holding.hold(model)
         self.fresh_state = self.state()
+        self._mask_before = self.mask()
         # A callback may change the learning rate, and the config tells what it is at the time.
         self._compiled = self.optimizer, _config_of(self.optimizer)
+
+    @contextlib.contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """Gives the model back as it was found, variables and masks, where the block raises."""
+        try:
+            yield
+        except BaseException:
+            self.set_mask(self._mask_before)
+            self.restore(self.fresh_state)
+            if self._is_new:
+                holding.release(self.model)
+            raise
 
     @property
     def optimizer(self) -> Any:
@@ -173,7 +188,7 @@ class MaskedModel:
         return variables | {f"{OPTIMIZER}{i:03d}": variable for i, variable in optimizer}
 
     def _hold_wrappers(self) -> None:
-        if not any(prunable.is_pruning_wrapper(layer) for layer in self.model._flatten_layers()):
+        if not prunable.has_wrappers(self.model):
             return
         from tf_lottery.keras_api import tfmot_wrappers
 

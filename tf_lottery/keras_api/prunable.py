@@ -102,6 +102,11 @@ def is_pruning_wrapper(layer: Any) -> bool:
     return any(cls.__name__ == "PruneLowMagnitude" for cls in type(layer).__mro__)
 
 
+def has_wrappers(model: Any) -> bool:
+    """Whether there are pruning wrappers of TF-MOT in a model."""
+    return any(is_pruning_wrapper(layer) for layer in model._flatten_layers())
+
+
 def sublayers(layer: Any) -> list[Any]:
     """Returns the layers directly inside `layer`."""
     return list(layer._flatten_layers(include_self=False, recursive=False))

@@ -28,9 +28,10 @@ def synflow_ticket(model: Any, density: float) -> Ticket:
         ValueError: the density is out of range, or the network cannot be scored so.
     """
     masked = MaskedModel(model)
-    mask = synflow(masked, density)
-    masked.set_mask(mask)
-    masked.reset_optimizer()
+    with masked.undone_on_error():
+        mask = synflow(masked, density)
+        masked.set_mask(mask)
+        masked.reset_optimizer()
     return Ticket(
         mask=mask,
         weights=network_weights(masked.fresh_state),
@@ -108,7 +109,8 @@ def _scores(model: MaskedModel, mask: Mask) -> Scores:
         return tf.add_n([tf.reduce_sum(tf.cast(output, tf.float32)) for output in outputs])
 
     gradients, weights = model.gradients(flow), model.kernels()
-    scores = {path: np.abs(gradients[path] * weights[path]) for path in mask}
+    with np.errstate(over="ignore", invalid="ignore"):  # looked for below
+        scores = {path: np.abs(gradients[path] * weights[path]) for path in mask}
     highest = max(float(array.max()) for array in scores.values())
     if not np.isfinite(highest) or highest == 0:
         raise ValueError(

@@ -105,7 +105,7 @@ def find_ticket(
         TypeError: not a Keras model, or neither arrays nor a data set.
         ValueError: the model is not compiled or not built, the data do not fit, an
             argument is out of range, or the loss became NaN. After this or any other
-            error, Ctrl-C too, the model's variables are as they were.
+            error, Ctrl-C too, the model is as it was.
 
     Example:
         >>> ticket = find_ticket(model, x, y, epochs=5, levels=3, verbose=0)
@@ -115,29 +115,30 @@ def find_ticket(
     if x is None:
         return _without_data(model, levels, prune_fraction, target_density, verbose)
     masked = MaskedModel(model, asked=layer_fractions or ())
-    _check_compiled(masked)
-    sources = inputs.gather(
-        x,
-        y,
-        sample_weight=sample_weight,
-        class_weight=class_weight,
-        validation_data=validation_data,
-        validation_split=validation_split,
-        test_data=test_data,
-        seed=seed,
-    )
-    inputs.check_fits(model, sources)
-    an_epoch = inputs.steps_per_epoch(sources["training"], batch_size, limit=steps and max(steps, 0))
-    steps = _steps(an_epoch, epochs, steps)
-    eval_every = _eval_every(an_epoch, steps, callbacks) if eval_every is None else eval_every
-    _check_ranges(steps, eval_every, rewind_step)
-    fractions = pruning.layer_fractions(list(masked.shapes), prune_fraction, layer_fractions)
-    if target_density is not None:
-        levels = pruning.levels_to(target_density, masked.shapes, fractions, scope)
-    arms, rule = controls_module.resolve(controls), scores.resolve(criterion)
-    plan = Plan(levels, fractions, scope, rule, rewind_step, arms, key=(seed, REPLICATE))
-    session = Session(masked, plan, sources, batch_size, steps, eval_every, callbacks)
-    return session.run(workdir, verbose)
+    with masked.undone_on_error():
+        _check_compiled(masked)
+        sources = inputs.gather(
+            x,
+            y,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            validation_data=validation_data,
+            validation_split=validation_split,
+            test_data=test_data,
+            seed=seed,
+        )
+        inputs.check_fits(model, sources)
+        an_epoch = inputs.steps_per_epoch(sources["training"], batch_size, limit=steps and max(steps, 0))
+        steps = _steps(an_epoch, epochs, steps)
+        eval_every = _eval_every(an_epoch, steps, callbacks) if eval_every is None else eval_every
+        _check_ranges(steps, eval_every, rewind_step)
+        fractions = pruning.layer_fractions(list(masked.shapes), prune_fraction, layer_fractions)
+        if target_density is not None:
+            levels = pruning.levels_to(target_density, masked.shapes, fractions, scope)
+        arms, rule = controls_module.resolve(controls), scores.resolve(criterion)
+        plan = Plan(levels, fractions, scope, rule, rewind_step, arms, key=(seed, REPLICATE))
+        session = Session(masked, plan, sources, batch_size, steps, eval_every, callbacks)
+        return session.run(workdir, verbose)
 
 
 def _without_data(

@@ -47,10 +47,7 @@ class Session:
     callbacks: Callbacks | None = None
 
     def run(self, workdir: str | os.PathLike[str] | None, verbose: str | int) -> Ticket:
-        """Searches, and leaves the model as the ticket that is returned.
-
-        After an error the model's variables are as they were before.
-        """
+        """Searches, and leaves the model as the ticket that is returned."""
         settings = self._settings()
         evaluation = {name: source for name, source in self.sources.items() if name != "training"}
         loop = Loop(
@@ -82,20 +79,15 @@ class Session:
     def _search(
         self, trainer: Trainer, store: ReplicateStore | None, provenance: Mapping[str, Any]
     ) -> Ticket:
-        masked, mask_before = self.masked, self.masked.mask()
+        masked = self.masked
         initial = store.initial(masked.fresh_state) if store else masked.fresh_state
         results, history = [], []
         starts: dict[int, Start] = {}
-        try:
-            for trained in iterative_pruning(self.plan, trainer, initial, mask_before, redraw_of(masked)):
-                results.append(trained.result(REPLICATE))
-                history.append({**vars(results[-1]), "metrics": _metrics(trained)})
-                if trained.start.is_ticket:
-                    starts[trained.start.level] = trained.start
-        except BaseException:
-            masked.set_mask(mask_before)
-            masked.restore(masked.fresh_state)
-            raise
+        for trained in iterative_pruning(self.plan, trainer, initial, masked.mask(), redraw_of(masked)):
+            results.append(trained.result(REPLICATE))
+            history.append({**vars(results[-1]), "metrics": _metrics(trained)})
+            if trained.start.is_ticket:
+                starts[trained.start.level] = trained.start
         judged = verdict.judge(results)
         start = starts[judged.level]
         masked.restore(start.masked_state)

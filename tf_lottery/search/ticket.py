@@ -92,7 +92,7 @@ class Ticket:
 
         Raises:
             ValueError: the ticket does not fit; names every layer that differs. The
-                model keeps the weights that it had.
+                model is as it was.
         """
         from tf_lottery.keras_api import masked_model, matching
 
@@ -101,14 +101,11 @@ class Ticket:
         expected = masked_model.weight_shapes(model)
         mask = matching.renamed(self.mask, shapes, expected)
         masked = masked_model.MaskedModel(model, asked=mask)
-        try:
+        with masked.undone_on_error():
             if not mask_only:
                 masked.set_weights(matching.renamed(weights, shapes, expected))
             masked.set_mask(mask)
-        except ValueError:
-            masked.restore(masked.fresh_state)
-            raise
-        masked.reset_optimizer()
+            masked.reset_optimizer()
         return model
 
     def summary(self) -> str:
