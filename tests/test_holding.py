@@ -1,7 +1,9 @@
 """A masked model stays masked: through `compile`, and through Keras's own files."""
 
+import copy
 import json
 import pathlib
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -144,6 +146,16 @@ def test_a_model_that_is_masked_first_and_compiled_then_is_the_same(keras, data)
         states.append(model.get_weights())
     for one, other in zip(*states):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_and_pickles_hold_the_mask(masked, again, data):
+    model, mask = masked
+    twin = again(model)
+    assert_held(twin, mask)
+    twin.compile("adam", model.loss)
+    twin.fit(*data, verbose=0)
+    assert_held(twin, mask)
 
 
 def test_files_of_weights_alone_are_plain(make_model, masked, tmp_path):

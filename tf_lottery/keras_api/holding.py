@@ -58,6 +58,13 @@ class HoldsMasks:
         saving = flavour.keras_module(described.pop("flavour")).saving
         return hold(saving.deserialize_keras_object({**described, "config": config}, custom_objects))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild, *arguments = super().__reduce__()
+        if getattr(rebuild, "__self__", None) is type(self):
+            # A class that is made here is found under no name; the file tells the way back to it.
+            rebuild = getattr(_own_class(self), rebuild.__name__)
+        return rebuild, *arguments
+
     def save_assets(self, folder: str) -> None:
         if hasattr(super(), "save_assets"):
             super().save_assets(folder)
