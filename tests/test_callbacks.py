@@ -106,9 +106,7 @@ def test_the_calls_are_those_of_fit(keras, make_model, data, steps_per_execution
     assert len(trained.calls) == len(fitted.calls) == 2 + 3 * (4 + 2 * 15 // steps_per_execution)
     for ours, theirs in zip(trained.calls, fitted.calls):
         assert ours[:-1] == theirs[:-1]
-        assert ours[-1] == (
-            pytest.approx(theirs[-1], rel=1e-4) if isinstance(ours[-1], dict) else theirs[-1]
-        )
+        assert ours[-1] == (pytest.approx(theirs[-1], rel=1e-4) if isinstance(ours[-1], dict) else theirs[-1])
         if isinstance(ours[-1], dict):
             assert list(ours[-1]) == list(theirs[-1])
 
@@ -221,7 +219,11 @@ def test_csv_logger_writes_a_row_for_each_epoch(keras, make_model, data, tmp_pat
         lambda level, arm: [keras.callbacks.CSVLogger(str(tmp_path / f"{level}_{arm}.csv"))],
         controls=["shuffle"],
     )
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0_ticket.csv", "1_shuffle.csv", "1_ticket.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "0_ticket.csv",
+        "1_shuffle.csv",
+        "1_ticket.csv",
+    ]
     for path in tmp_path.iterdir():
         with path.open() as file:
             rows = list(csv.DictReader(file))
@@ -286,7 +288,7 @@ def test_stopping_at_a_batch_ends_the_network_there(keras, make_model, data):
 
 def test_stopping_before_the_rewind_step_is_an_error(keras, make_model, data):
     stops = keras.callbacks.EarlyStopping("val_loss", patience=1)
-    with pytest.raises(ValueError, match="stopped at step 30, before rewind_step 31, .* lower rewind_step"):
+    with pytest.raises(ValueError, match="stopped at step 30, before rewind_step 31 .* lower rewind_step"):
         search(make_model(), data, [worsening(keras), stops], rewind_step=31)
 
 
