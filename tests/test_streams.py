@@ -22,8 +22,8 @@ def without_xla(monkeypatch):
     monkeypatch.setattr(loop_module, "prefers_xla", lambda model: False)
 
 
-def as_dataset(keras, data):
-    return tf.data.Dataset.from_tensor_slices(data).batch(BATCH)
+def as_dataset(keras, data, batch_size=BATCH):
+    return tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
 
 
 def as_sequence(keras, data):
@@ -88,40 +88,33 @@ def test_evaluation_is_that_of_evaluate(keras, make_model, data, kind):
         assert loop.evaluate("validation") == pytest.approx(theirs, rel=1e-6)
 
 
-@KINDS
-def test_validation_and_test_data_may_be_data_sets(keras, make_model, data, kind):
+def test_validation_and_test_data_may_be_data_sets(keras, make_model, data):
     x, y = data
-    parts = (x[:100], y[:100]), (x[100:], y[100:])
-    as_arrays, _ = searched(
-        keras, make_model(), as_dataset(keras, data), validation_data=parts[0], test_data=parts[1]
-    )
-    ticket, _ = searched(
-        keras,
-        make_model(),
-        as_dataset(keras, data),
-        validation_data=kind(keras, parts[0]),
-        test_data=kind(keras, parts[1]),
-    )
+    first, rest = (x[:100], y[:100]), (x[100:], y[100:])
+    batches = as_dataset(keras, data, 16)
+    as_arrays, _ = searched(keras, make_model(), batches, validation_data=first, test_data=rest)
+    first, rest = as_dataset(keras, first), as_sequence(keras, rest)
+    ticket, _ = searched(keras, make_model(), batches, validation_data=first, test_data=rest)
     for row, expected in zip(ticket.history, as_arrays.history):
         assert row["metrics"] == pytest.approx(expected["metrics"], rel=1e-4, nan_ok=True)
         assert row["test_accuracy_at_early_stop"] > 0.3
 
 
 def test_a_pass_may_be_of_any_length(keras, make_model, data):
-    batches = as_dataset(keras, data)
-    whole, weights = searched(keras, make_model(), batches, steps=None, epochs=2, validation_data=data)
-    assert whole.provenance["steps"] == 2 * PASS
-    unknown = batches.filter(lambda x, y: True)
-    ticket, others = searched(keras, make_model(), unknown, steps=None, epochs=2, validation_data=unknown)
-    assert ticket.provenance["steps"] == 2 * PASS
-    assert_equal_weights(others, weights)
-    # Endless, and it does not say so.
-    endless = batches.repeat().filter(lambda x, y: True)
-    _, others = searched(keras, make_model(), endless, eval_every=None, validation_data=data)
-    assert_equal_weights(others, weights)
-    ticket, others = searched(keras, make_model(), batches.repeat(), eval_every=None, validation_data=data)
-    assert_equal_weights(others, weights)
-    assert ticket.provenance["eval_every"] == 1
+    whole = as_dataset(keras, data, 16)
+    unknown, unknown_endless = (d.filter(lambda x, y: True) for d in (whole, whole.repeat()))
+    plain = make_model()
+    plain.fit(whole, epochs=2, verbose=0)
+    for batches, length in {
+        whole: {"steps": None, "epochs": 2},
+        unknown: {"steps": None, "epochs": 2, "validation_data": unknown},
+        whole.repeat(): {"eval_every": None},
+        unknown_endless: {"eval_every": None},
+    }.items():
+        arguments = {"levels": 0, "validation_data": data, **length}
+        ticket, weights = searched(keras, make_model(), batches, **arguments)
+        assert ticket.provenance["steps"] == 30
+        assert_equal_weights(weights, plain.get_weights())
 
 
 def test_a_pydataset_may_be_endless(data):
@@ -188,8 +181,8 @@ def test_inputs_and_outputs_by_name(keras, data):
 
     x, y = data
     named = {"a": x[:, :5], "b": x[:, 5:]}, {"out": y, "size": np.float32(np.linalg.norm(x, axis=1)[:, None])}
-    batches = as_dataset(keras, named)
-    ticket, ours = searched(keras, make(), batches, validation_data=batches)
+    batches = as_dataset(keras, named, 16)
+    ticket, ours = searched(keras, make(), batches, levels=0, validation_data=batches)
     plain = make()
     plain.fit(batches, epochs=2, verbose=0)
     assert_equal_weights(ours, plain.get_weights())
@@ -198,19 +191,18 @@ def test_inputs_and_outputs_by_name(keras, data):
 
 def test_sample_weights_in_the_data_set(keras, make_model, data):
     weights = np.random.default_rng(3).random(240).astype(np.float32) * 3
-    batches = as_dataset(keras, (*data, weights))
+    batches = as_dataset(keras, (*data, weights), 16)
     _, ours = searched(keras, make_model(), batches, levels=0, validation_data=data)
     plain, unweighted = make_model(), make_model()
     plain.fit(batches, epochs=2, verbose=0)
     assert_equal_weights(ours, plain.get_weights())
-    unweighted.fit(as_dataset(keras, data), epochs=2, verbose=0)
+    unweighted.fit(as_dataset(keras, data, 16), epochs=2, verbose=0)
     assert not np.array_equal(ours[0], unweighted.get_weights()[0])
 
 
-@KINDS
-def test_class_weights_of_a_data_set(keras, make_model, data, kind):
+def test_class_weights_of_a_data_set(keras, make_model, data):
     weights = {0: 5.0, 1: 0.5, 2: 1.0}
-    batches = kind(keras, data)
+    batches = as_dataset(keras, data, 16)
     _, ours = searched(keras, make_model(), batches, levels=0, validation_data=data, class_weight=weights)
     plain = make_model()
     plain.fit(batches, epochs=2, shuffle=False, verbose=0, class_weight=weights)
@@ -230,22 +222,19 @@ def test_inputs_alone(keras, data):
         model.compile(keras.optimizers.SGD(0.1))
         return model
 
-    batches = as_dataset(keras, data[0])
-    ticket, ours = searched(keras, make(), batches, validation_data=batches)
+    batches = as_dataset(keras, data[0], 16)
+    ticket, ours = searched(keras, make(), batches, levels=0, validation_data=batches)
     plain = make()
     plain.fit(batches, epochs=2, verbose=0)
     assert_equal_weights(ours, plain.get_weights())
     assert ticket.history[0]["early_stop_step"] == 30
 
 
-@pytest.mark.parametrize("interrupted_at", [25, 55])
-def test_a_workdir_lets_a_search_on_a_data_set_go_on(
-    keras, make_model, data, tmp_path, monkeypatch, interrupted_at
-):
+def test_a_workdir_lets_a_search_on_a_data_set_go_on(keras, make_model, data, tmp_path, monkeypatch):
     monkeypatch.setattr(ReplicateStore, "wants_progress", lambda store: True)
     read = []
 
-    def batches(fails_at=None):
+    def search(run, fails_at=None):
         inner = as_sequence(keras, data)
 
         class Counted(type(inner)):
@@ -255,16 +244,18 @@ def test_a_workdir_lets_a_search_on_a_data_set_go_on(
                     raise KeyboardInterrupt
                 return super().__getitem__(index)
 
-        return Counted()
+        arguments = {**SMALL, "validation_data": data, "rewind_step": 3, "workdir": tmp_path / run}
+        read.clear()
+        tf_lottery.find_ticket(make_model(), Counted(), **arguments)
+        return (tmp_path / run / "results.csv").read_bytes()
 
-    arguments = {**SMALL, "validation_data": data, "rewind_step": 3}
-    tf_lottery.find_ticket(make_model(), batches(), **arguments, workdir=tmp_path / "whole")
-    read.clear()
-    with pytest.raises(KeyboardInterrupt):
-        tf_lottery.find_ticket(make_model(), batches(interrupted_at), **arguments, workdir=tmp_path / "parts")
-    tf_lottery.find_ticket(make_model(), batches(), **arguments, workdir=tmp_path / "parts")
-    whole, parts = ((tmp_path / run / "results.csv").read_bytes() for run in ("whole", "parts"))
-    assert whole == parts and whole.count(b"\n") == 3
+    whole = search("whole")
+    for fails_at in (25, 55):  # in level 0, then in level 1
+        with pytest.raises(KeyboardInterrupt):
+            search("parts", fails_at)
+    assert search("parts") == whole and whole.count(b"\n") == 3
+    # One to look at, and those up to the checkpoint at step 20 are passed over.
+    assert len(read) == 31 and read[:3] == [0, 0, 1]
 
 
 def test_another_data_set_is_told_from_a_first(keras, data):
@@ -281,36 +272,36 @@ def test_another_data_set_is_told_from_a_first(keras, data):
 
 
 def test_data_sets_that_cannot_be_searched_are_refused(keras, make_model, data):
-    x, y = data
+    model, (x, y) = make_model(), data
     good, unbatched = as_dataset(keras, data), tf.data.Dataset.from_tensor_slices(data)
+    given = {"validation_data": data}
     one_hot = tf.data.Dataset.from_tensor_slices((x, np.eye(3)[y]))
     ragged = tf.data.Dataset.from_tensors((tf.ragged.constant([[1], [2, 3]]), [0, 1]))
     words = tf.data.Dataset.from_tensor_slices((np.array(["a", "b"]), [0, 1])).batch(2)
     holey = tf.data.Dataset.from_tensors((x, None, np.ones(240)))
-    refused = [
+    dry, five_parts = good.filter(lambda x, y: False), good.map(lambda x, y: (x, y, y, y, y))
+    for batches, arguments, error, message in [
         (good, {}, ValueError, r"not split: give validation_data, \(x, y\) or another data set"),
-        (good, {"y": y, "validation_data": data}, ValueError, "gives y itself: leave y out"),
-        (good, {"sample_weight": y, "validation_data": data}, ValueError, "gives sample_weight itself"),
+        (good, {**given, "y": y}, ValueError, "gives y itself: leave y out"),
+        (good, {**given, "sample_weight": y}, ValueError, "gives sample_weight itself"),
         (good, {"validation_data": good.repeat()}, ValueError, r"validation data set never ends.*take"),
-        (good, {"validation_data": data, "test_data": good.repeat()}, ValueError, "test data set never ends"),
+        (good, {**given, "test_data": good.repeat()}, ValueError, "test data set never ends"),
         (good, {"validation_data": good.take(0)}, ValueError, "validation data set is empty"),
-        (good, {"validation_data": (item for item in ())}, TypeError, "validation data are a generator, which"),
+        (good, {"validation_data": (item for item in ())}, TypeError, "validation data are a generator"),
         (good, {"validation_data": unbatched}, ValueError, r"validation data set must give .*batch\(32\)"),
-        (good.take(0), {"validation_data": data}, ValueError, "training data set is empty"),
-        (good.filter(lambda x, y: False), {"validation_data": data}, ValueError, "training data set is empty"),
-        (good.repeat(), {"validation_data": data, "steps": None, "epochs": 2}, ValueError, "ends: give steps"),
-        (unbatched, {"validation_data": data}, ValueError, r"shapes \(8,\), \(\). Batch it: dataset.batch"),
-        (one_hot, {"validation_data": data}, ValueError, r"shapes \(8,\), \(3,\). Batch it: dataset.batch"),
-        (ragged, {"validation_data": data}, TypeError, "training data hold a RaggedTensor, and must be dense"),
-        (words, {"validation_data": data}, TypeError, "must be arrays of numbers.*Received: .* of object"),
-        (holey, {"validation_data": data}, ValueError, "have sample weights, and no y that they weigh"),
-        (tf.data.Dataset.zip(good, good).map(lambda a, b: (*a, *b)), {"validation_data": data}, ValueError,
-         "Received 4 parts"),
-        (iter(good), {"validation_data": data}, TypeError, "which can be read once.*a tf.data.Dataset or"),
-    ]  # fmt: skip
-    for batches, arguments, error, message in refused:
+        (good.take(0), given, ValueError, "training data set is empty. Expected one batch"),
+        (dry, given, ValueError, "training data set is empty. Expected one batch"),
+        (good.repeat(), {**given, "steps": None, "epochs": 2}, ValueError, "never ends: give steps"),
+        (unbatched, given, ValueError, r"Received shapes \(8,\), \(\). Batch it: dataset.batch\(32\)"),
+        (one_hot, given, ValueError, r"Received shapes \(8,\), \(3,\). Batch it: dataset.batch\(32\)"),
+        (ragged, given, TypeError, "training data hold a RaggedTensor, and must be dense"),
+        (words, given, TypeError, "must be arrays of numbers.*Received: .* of object"),
+        (holey, given, ValueError, "have sample weights, and no y that they weigh"),
+        (five_parts, given, ValueError, r"must be x, \(x, y\) or .* Received 5 parts"),
+        (iter(good), given, TypeError, "which can be read once.*a tf.data.Dataset or"),
+    ]:
         with pytest.raises(error, match=message):
-            tf_lottery.find_ticket(make_model(), batches, **{**SMALL, **arguments})
+            tf_lottery.find_ticket(model, batches, **{**SMALL, **arguments})
 
 
 def test_batches_that_the_model_cannot_take_are_refused(keras, make_model, data):

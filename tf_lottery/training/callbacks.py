@@ -20,8 +20,9 @@ class KerasCallbacks(Listener):
 
     A batch, to a callback, is a chunk of steps, and an epoch is what lies between two
     evaluations: at its end there are `val_` logs. The evaluation on the validation data
-    is a test without batches. A callback that sets `model.stop_training` ends the network that is trained. Networks that a run directory
-    holds already are not trained, and no callback hears of them.
+    is a test without batches. A callback that sets `model.stop_training` ends the network
+    that is trained. Networks that a run directory holds already are not trained, and no
+    callback hears of them.
 
     Args:
         model: the model that is trained.

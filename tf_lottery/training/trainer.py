@@ -162,10 +162,10 @@ class Trainer:
                 self._evaluate(start, history, step, logs)
                 if goes_on and self._store.wants_progress():
                     self._store.save_progress(start, Progress(self._model.state(), history, snapshot))
-        if wanted is not None and snapshot is None:
+        if wanted is not None and step < wanted:
             raise ValueError(
-                f"The dense network was stopped at step {step}, before rewind_step {wanted}, and later levels "
-                "start from there. Stop it later, or give a lower rewind_step."
+                f"The dense network was stopped at step {step}, before rewind_step {wanted} that later "
+                "levels start from. Stop it later, or give a lower rewind_step."
             )
         for listener in self._listeners:
             listener.ended(start)
