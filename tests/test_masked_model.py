@@ -97,6 +97,78 @@ def test_legacy_optimizers_are_refused_by_name(make_model):
         MaskedModel(model)
 
 
+def wrapped_in(keras, optimizer, wrapper):
+    if wrapper == "loss scale":
+        return keras.mixed_precision.LossScaleOptimizer(optimizer)
+    if wrapper == "multi" and not hasattr(keras.optimizers, "MultiOptimizer"):
+        pytest.skip("this Keras has no MultiOptimizer")
+    if wrapper == "multi":
+        return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(optimizer))
+    return optimizer
+
+
+def mask_without(masked, rows=(), columns=()):
+    """Keeps all but some rows and columns of `fc2/kernel`, and one weight of each kernel."""
+    mask = {path: np.ones(shape, bool) for path, shape in masked.shapes.items()}
+    for array in mask.values():
+        array[0, 0] = False
+    mask["fc2/kernel"][list(rows)], mask["fc2/kernel"][:, list(columns)] = False, False
+    return mask
+
+
+@pytest.mark.parametrize("wrapper", [None, "loss scale", "multi"])
+@pytest.mark.parametrize("pruned", [{"rows": [3]}, {"columns": [5]}, {"rows": [3], "columns": [5]}])
+def test_adafactor_is_refused_where_it_divides_0_by_0(keras, make_model, wrapper, pruned):
+    masked = MaskedModel(make_model(wrapped_in(keras, keras.optimizers.Adafactor(0.01), wrapper)))
+    before = masked.state()
+    message = "Adafactor with epsilon_1=1e-30 cannot train 'fc2/kernel'.*Adafactor.epsilon_1=1e-16"
+    with pytest.raises(ValueError, match=message):
+        masked.set_mask(mask_without(masked, **pruned))
+    for path, array in masked.state().items():
+        np.testing.assert_array_equal(array, before[path], err_msg=path)
+
+
+@pytest.mark.parametrize("epsilon, pruned", [(1e-30, {}), (1e-16, {"rows": [3], "columns": [5]})])
+def test_adafactor_trains_the_rest(keras, make_model, data, epsilon, pruned):
+    masked = MaskedModel(make_model(keras.optimizers.Adafactor(0.01, epsilon_1=epsilon)))
+    mask = mask_without(masked, **pruned)
+    masked.set_mask(mask)
+    before = masked.kernels()
+    train(masked.model, data)
+    for path, kernel in masked.kernels().items():
+        assert np.isfinite(kernel).all() and (kernel[~mask[path]] == 0).all()
+        assert not np.array_equal(kernel, before[path])
+
+
+def test_adafactor_trains_filters_of_one_channel(keras, data):
+    convolution = keras.layers.Conv1D(4, 3, name="conv")
+    layers = [keras.layers.Input((8, 1)), convolution, keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = keras.Sequential(layers)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adafactor(0.01), loss)
+    masked = MaskedModel(model)
+    mask = {path: np.ones(shape, bool) for path, shape in masked.shapes.items()}
+    mask["conv/kernel"][0, 0, 2], mask["conv/kernel"][1] = False, False
+    masked.set_mask(mask)
+    train(model, data)
+    kernel = masked.kernels()["conv/kernel"]
+    assert np.isfinite(kernel).all()
+    np.testing.assert_array_equal(kernel != 0, mask["conv/kernel"])
+
+
+@pytest.mark.parametrize("wrapper", ["loss scale", "multi"])
+def test_wrapped_optimizers_start_anew_too(keras, make_model, data, wrapper):
+    masked = MaskedModel(make_model(wrapped_in(keras, keras.optimizers.Adam(0.01), wrapper)))
+    before = masked.state()
+    train(masked.model, data)
+    trained = masked.state()
+    assert any(not np.array_equal(trained[path], before[path]) for path in before if path.startswith("/opt"))
+    masked.reset_optimizer()
+    for path, array in masked.state().items():
+        expected = before if path.startswith("/optimizer/") else trained
+        np.testing.assert_array_equal(array, expected[path], err_msg=path)
+
+
 def test_mixed_precision_kernels_are_masked(keras, data, random_mask):
     model = keras.Sequential(
         [

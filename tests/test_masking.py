@@ -1,95 +1,96 @@
 """What is trained is the subnetwork and nothing else: zeros, gradients, optimizers."""
 
+import by_hand
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_lottery.keras_api.masked_model import MaskedModel
+from tf_lottery.keras_api.masked_model import MaskedModel, apply_mask
 
-SETTINGS = {
-    "sgd": ("SGD", {"learning_rate": 0.1}),
-    "momentum": ("SGD", {"learning_rate": 0.1, "momentum": 0.9}),
-    "adam": ("Adam", {"learning_rate": 0.01}),
-    "adam clipnorm": ("Adam", {"learning_rate": 0.01, "clipnorm": 0.05}),
-    "sgd global_clipnorm": ("SGD", {"learning_rate": 0.1, "global_clipnorm": 0.1}),
-    "sgd clipvalue": ("SGD", {"learning_rate": 0.1, "clipvalue": 0.01}),
-    "adamw": ("AdamW", {"learning_rate": 0.01, "weight_decay": 0.1}),
-    "adam ema": ("Adam", {"learning_rate": 0.01, "use_ema": True, "ema_overwrite_frequency": 7}),
-    "rmsprop": ("RMSprop", {"learning_rate": 0.01, "momentum": 0.9}),
-}
+EMA = {"use_ema": True, "ema_momentum": 0.9}
 
 
-def optimizer_of(keras, setting):
-    name, arguments = SETTINGS[setting]
-    return getattr(keras.optimizers, name)(**arguments)
-
-
-class Reference:
-    """The network of `make_model` by hand, with `w * m` in its forward pass."""
-
-    def __init__(self, state, mask, optimizer):
-        self.weights = {
-            path: tf.Variable(array, name=path.replace("/", "_"))
-            for path, array in state.items()
-            if not path.startswith("/optimizer/")
-        }
-        self.mask = {path: tf.constant(array.astype(np.float32)) for path, array in mask.items()}
-        self.optimizer = optimizer
-
-    def effective(self, path):
-        weight = self.weights[path]
-        return weight * self.mask[path] if path in self.mask else weight
-
-    def step(self, x, y):
-        with tf.GradientTape() as tape:
-            hidden = x
-            for layer in ("fc1", "fc2"):
-                hidden = tf.nn.relu(
-                    hidden @ self.effective(f"{layer}/kernel") + self.weights[f"{layer}/bias"]
-                )
-            logits = hidden @ self.effective("output/kernel") + self.weights["output/bias"]
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
-        variables = list(self.weights.values())
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
-
-
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_survivors_follow_the_network_with_the_mask_in_its_forward_pass(
-    keras, make_model, data, random_mask, setting
-):
-    masked = MaskedModel(make_model(optimizer_of(keras, setting)))
-    mask = random_mask(masked.shapes)
-    masked.set_mask(mask)
-    start = masked.state()
-    reference = Reference(start, mask, optimizer_of(keras, setting))
-    x, y = data
-    step = tf.function(masked.model.train_step)
-    for i in range(50):
-        rows = np.arange(i * 16, i * 16 + 16) % len(x)
-        step((tf.constant(x[rows]), tf.constant(y[rows])))
-        state = masked.state()
-        for path, array in mask.items():
-            assert (state[path][~array] == 0).all(), (path, i)
-        reference.step(x[rows], y[rows])
-    for path in reference.weights:
-        expected = reference.effective(path).numpy()
-        # The pruned entries of the reference move with weight decay; what counts is w * m.
-        np.testing.assert_allclose(state[path], expected, rtol=0, atol=2e-6, err_msg=path)
-        assert not np.array_equal(state[path], start[path]), path
-
-
-def test_the_user_s_own_fit_keeps_the_zeros(make_model, data, random_mask):
-    model = make_model()
+def masked_after_training(make_model, optimizer, data, random_mask):
+    """Returns a model that was trained dense and then masked, and its mask."""
+    model = make_model(optimizer)
     model.fit(*data, epochs=1, verbose=0)
-    masked = MaskedModel(model)
-    mask = random_mask(masked.shapes)
-    masked.set_mask(mask)
-    before = masked.state()
-    model.fit(*data, epochs=2, verbose=0)
-    after = masked.state()
+    mask = random_mask(MaskedModel(model).shapes)
+    return apply_mask(model, mask), mask
+
+
+def assert_trained_under(model, mask, before):
+    """Asserts that every kernel moved since `before`, and that pruned weights are 0."""
+    after = MaskedModel(model).kernels()
     for path, array in mask.items():
-        assert (after[path][~array] == 0).all()
-        assert not np.array_equal(after[path], before[path])
+        assert (after[path][~array] == 0).all(), path
+        assert not np.array_equal(after[path], before[path]), path
+
+
+@pytest.mark.parametrize("name, arguments", [("Adam", {}), ("SGD", EMA), ("Muon", EMA)])
+def test_the_user_s_own_fit_keeps_the_zeros(keras, make_model, data, random_mask, name, arguments):
+    """Keras ends `fit` with the moving averages in the place of the weights."""
+    if not hasattr(keras.optimizers, name):
+        pytest.skip(f"this Keras has no {name}")
+    optimizer = getattr(keras.optimizers, name)(0.01, **arguments)
+    model, mask = masked_after_training(make_model, optimizer, data, random_mask)
+    before = MaskedModel(model).kernels()
+    model.fit(*data, epochs=2, verbose=0)
+    assert_trained_under(model, mask, before)
+
+
+def test_averages_of_a_wrapped_optimizer_keep_the_zeros(keras, make_model, data, random_mask):
+    optimizer = keras.mixed_precision.LossScaleOptimizer(keras.optimizers.Adam(0.01, **EMA))
+    model, mask = masked_after_training(make_model, optimizer, data, random_mask)
+    before = MaskedModel(model).kernels()
+    model.fit(*data, epochs=1, verbose=0)
+    assert_trained_under(model, mask, before)
+
+
+@pytest.mark.parametrize("keras", ["keras"], indirect=True)
+def test_averages_are_evaluated_with_the_zeros(keras, make_model, data, random_mask):
+    """Keras 3 can swap averages and weights for each evaluation."""
+    model, mask = masked_after_training(make_model, keras.optimizers.Adam(0.01, **EMA), data, random_mask)
+    seen = []
+    look = keras.callbacks.LambdaCallback(on_test_begin=lambda logs: seen.append(model.get_weights()))
+    callbacks = [keras.callbacks.SwapEMAWeights(), look]
+    model.fit(*data, epochs=2, verbose=0, validation_data=data, callbacks=callbacks)
+    assert len(seen) == 2
+    for kernels in (weights[::2] for weights in seen):
+        for kernel, array in zip(kernels, mask.values(), strict=True):
+            assert (kernel[~array] == 0).all() and (kernel[array] != 0).all()
+
+
+def test_train_on_batch_keeps_the_zeros(make_model, data, random_mask):
+    model, mask = masked_after_training(make_model, None, data, random_mask)
+    before = MaskedModel(model).kernels()
+    for _ in range(3):
+        model.train_on_batch(*data)
+    assert_trained_under(model, mask, before)
+
+
+@pytest.mark.parametrize("brand_new", [False, True])
+def test_a_loop_of_the_user_s_own_keeps_the_zeros(keras, make_model, data, random_mask, brand_new):
+    model, mask = masked_after_training(make_model, keras.optimizers.Adam(0.01), data, random_mask)
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.1) if brand_new else model.optimizer
+    before = MaskedModel(model).kernels()
+    for _ in range(3):
+        with tf.GradientTape() as tape:
+            loss = model.loss(data[1], model(data[0], training=True))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        assert np.any(gradients[0].numpy()[~mask["fc1/kernel"]])
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+        assert_trained_under(model, mask, before)
+
+
+def test_survivors_are_those_of_the_subnetwork_under_a_new_compile(keras):
+    model, mask = by_hand.masked(keras, keras.optimizers.Adam(0.01))
+    optimizers = [keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.1) for _ in range(2)]
+    model.model.compile(optimizers[0], model.model.loss)
+    reference = by_hand.Reference(keras, model.state(), mask, optimizers[1])
+    start = by_hand.flat(reference.effective()).numpy()
+    x, y = by_hand.batches("float32")
+    trained = by_hand.trajectory(model.model, x, y)
+    by_hand.assert_follows(trained, reference.trajectory(x, y)[1], reference.kept(), start)
 
 
 def test_the_user_s_constraint_holds_too(keras, data, random_mask):

@@ -271,15 +271,28 @@ def _refuse_legacy(optimizer: Any, flavour_name: str) -> None:
 
 
 def _refuse_adafactor(optimizer: Any, mask: Mapping[str, np.ndarray]) -> None:
-    """Adafactor divides by the product of a row's and a column's mean squared gradient."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if not any(cls.__name__ == "Adafactor" for cls in type(optimizer).__mro__):
+    """Adafactor divides by the product of a row's and a column's mean squared gradient.
+
+    Where both are 0, that is the square of its `epsilon_1`, by default 1e-60: 0 in float32,
+    and the whole kernel becomes NaN. One of the two is enough to refuse, for the other
+    comes with the first batch on which a unit is silent.
+    """
+    adafactors = [part for part in masking.parts(optimizer) if _is_adafactor(part)]
+    if all(part.epsilon_1**2 > np.finfo(np.float32).tiny for part in adafactors):
         return
     for path, array in mask.items():
         array = np.asarray(array)
         rows, columns = array.any(axis=-1), array.any(axis=-2)
-        if ((~rows).any(axis=-1) & (~columns).any(axis=-1)).any():
+        whole = rows.all(axis=-1) & columns.all(axis=-1)
+        # Of a single row or column, or where nothing is kept, the two are not independent.
+        if min(array.shape[-2:]) > 1 and (rows.any(axis=-1) & ~whole).any():
             raise ValueError(
-                f"Adafactor cannot train {path!r} with this mask: it divides 0 by 0 where a whole row and a "
-                "whole column are pruned. Compile the model with another optimizer, such as Adam."
+                f"Adafactor with epsilon_1={adafactors[0].epsilon_1} cannot train {path!r} with this mask: "
+                "it divides 0 by 0 where a row and a column get no gradient, and a whole row or column is "
+                "pruned. Compile the model with Adafactor(epsilon_1=1e-16), or with another optimizer, "
+                "such as Adam."
             )
+
+
+def _is_adafactor(optimizer: Any) -> bool:
+    return any(cls.__name__ == "Adafactor" for cls in type(optimizer).__mro__)

@@ -5,7 +5,8 @@ optimizer applies after each update. That alone keeps pruned weights at zero,
 but clipping by norm, and optimizers that mix entries, would still see their
 gradients. So the optimizer masks the gradients too, before anything else: the
 surviving weights then evolve as those of a network with `w * m` in its forward
-pass.
+pass. The moving averages that some optimizers put in the place of the weights are
+masked as well: no constraint is applied to them.
 """
 
 import functools
@@ -87,6 +88,13 @@ def _masked_gradient(gradient: Any, constraint: MaskConstraint | None) -> Any:
     return constraint.masked(tf.convert_to_tensor(gradient))
 
 
+def parts(optimizer: Any) -> list[Any]:
+    """Returns an optimizer and those that it wraps: for loss scaling, or one for each layer."""
+    inner = getattr(optimizer, "inner_optimizer", None)
+    wrapped = getattr(optimizer, "optimizers", []) if inner is None else [inner]
+    return [optimizer, *(part for each in wrapped for part in parts(each))]
+
+
 def mask_optimizer(optimizer: Any) -> None:
     """Makes this one optimizer mask gradients before it clips or applies them.
 
@@ -101,6 +109,21 @@ class _MasksGradients:
     """Marks the optimizers that `mask_optimizer` has been at."""
 
 
+def _mask_averages(optimizer: Any) -> None:
+    """Masks the moving averages of Keras 3, which `SwapEMAWeights` swaps with the weights."""
+    for part in parts(optimizer):
+        # Their place is that of their weight; where there is none, the list has None.
+        averages = getattr(part, "_model_variables_moving_average", [])
+        for variable, average in zip(part._trainable_variables, averages):
+            if average is not None:
+                _mask_values(average, constraint_of(variable))
+
+
+def _mask_values(variable: Any, constraint: MaskConstraint | None) -> None:
+    if constraint is not None:
+        variable.assign(constraint.masked(tf.convert_to_tensor(variable)))
+
+
 @functools.cache
 def _masking_subclass(cls: type) -> type:
     if hasattr(cls, "apply"):  # Keras 3, where apply_gradients calls apply
@@ -110,6 +133,7 @@ def _masking_subclass(cls: type) -> type:
                 trainable_variables = list(trainable_variables)
             grads = masked_gradients(grads, trainable_variables or self._trainable_variables)
             cls.apply(self, grads, trainable_variables)
+            _mask_averages(self)
 
         method = apply
     else:
@@ -121,8 +145,16 @@ def _masking_subclass(cls: type) -> type:
             return cls.apply_gradients(self, pairs, *args, **kwargs)
 
         method = apply_gradients
+
+    def finalize_variable_values(self: Any, var_list: Any) -> None:
+        var_list = list(var_list)
+        cls.finalize_variable_values(self, var_list)
+        for variable in var_list:
+            _mask_values(variable, constraint_of(variable))
+
     namespace = {
         method.__name__: method,
+        "finalize_variable_values": finalize_variable_values,
         "__class__": property(lambda self: cls),
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
