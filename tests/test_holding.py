@@ -176,6 +176,16 @@ def test_configs_still_make_the_model_s_own_class(keras, masked):
     assert isinstance(keras.models.clone_model(model), keras.Sequential)
 
 
+def test_a_callback_may_look_at_the_masks_in_the_middle_of_a_fit(keras, masked, data):
+    model, mask = masked
+    seen = []
+    look = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(MaskedModel(model).mask())
+    )
+    model.fit(*data, verbose=0, callbacks=[look])
+    assert len(seen) == 8 and all(np.array_equal(seen[-1][path], array) for path, array in mask.items())
+
+
 def test_strip_makes_an_ordinary_model_again(keras, masked, tmp_path, data):
     model, mask = masked
     before = model.get_weights()

@@ -87,10 +87,15 @@ def hold(model: Any) -> Any:
 
     if not isinstance(model, HoldsMasks):
         model.__class__ = _holding_subclass(type(model), flavour.flavour_of(model))
+        forget_traces(model)
     if getattr(model, "optimizer", None) is not None:
         masking.mask_optimizer(model.optimizer)
-    _forget_traces(model)
     return model
+
+
+def forget_traces(model: Any) -> None:
+    """Drops a train function that was traced before masks were put on, or taken off."""
+    model.train_function = None
 
 
 def release(model: Any) -> None:
@@ -101,7 +106,7 @@ def release(model: Any) -> None:
         masking.detach(slot.variable)
     if isinstance(model, HoldsMasks):
         model.__class__ = _own_class(model)
-    _forget_traces(model)
+    forget_traces(model)
 
 
 def strip(model: Any) -> Any:
@@ -168,8 +173,3 @@ def register(keras: types.ModuleType, cls: type = HoldsMasks) -> None:
 
 def _own_class(model: HoldsMasks) -> type:
     return type(model).__bases__[1]
-
-
-def _forget_traces(model: Any) -> None:
-    # A train function that was traced before knows nothing of the masks, or still of them.
-    model.train_function = None

@@ -45,6 +45,7 @@ class MaskedModel:
         for slot in kernels.values():
             if masking.constraint_of(slot.variable) is None:
                 masking.attach(slot.variable)
+                holding.forget_traces(model)
         self._is_new = not isinstance(model, holding.HoldsMasks)
         holding.hold(model)
         self.fresh_state = self.state()
