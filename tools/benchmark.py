@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
+import tf_lottery
 from tf_lottery.experiments import networks
 from tf_lottery.keras_api import flavour
 from tf_lottery.keras_api.masked_model import MaskedModel
@@ -37,8 +38,8 @@ TFMOT_FIT = "tf_keras fit with TF-MOT's own wrappers"
 MATMULS = "the step's matrix products alone"
 
 
-def _model(keras: Any) -> Any:
-    model = networks.build("lenet_300_100", keras, (28, 28, 1), _CLASSES)
+def _model(keras: Any, wrap: Callable[[Any], Any] = lambda model: model) -> Any:
+    model = wrap(networks.build("lenet_300_100", keras, (28, 28, 1), _CLASSES))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1.2e-3), loss, metrics=["accuracy"])
     return model
@@ -56,8 +57,8 @@ def _loop(model: Any, data: tuple[np.ndarray, np.ndarray], loops: dict[str, Loop
     return run
 
 
-def _masked(keras: Any) -> Any:
-    masked = MaskedModel(_model(keras))
+def _masked(model: Any) -> Any:
+    masked = MaskedModel(model)
     rng = np.random.default_rng(0)
     masked.set_mask({path: rng.random(shape) < _DENSITY for path, shape in masked.shapes.items()})
     return masked.model
@@ -116,9 +117,9 @@ def _contenders(loops: dict[str, Loop]) -> dict[str, Callable[[int], None]]:
     data = (x, rng.integers(0, _CLASSES, _EXAMPLES).astype(np.int32))
     keras, tf_keras = flavour.keras_module("keras"), flavour.keras_module("tf_keras")
     return {
-        OURS: _loop(_masked(keras), data, loops, OURS),
+        OURS: _loop(_masked(_model(keras)), data, loops, OURS),
         OURS_DENSE: _loop(_model(keras), data, loops, OURS_DENSE),
-        OURS_TFMOT: _loop(_masked(tf_keras), data, loops, OURS_TFMOT),
+        OURS_TFMOT: _loop(_masked(_model(tf_keras, tf_lottery.wrap)), data, loops, OURS_TFMOT),
         FIT: _fit(_model(keras), data),
         TFMOT_FIT: _tfmot_fit(data),
         MATMULS: _matmuls(),
