@@ -161,7 +161,7 @@ class Recorder(Listener):
     def started(self, start, history):
         self.starts[start.level] = self.masked.state()
 
-    def stepped(self, start, step):
+    def stepped(self, start, step, logs):
         if (start.level, step) == (0, self.step):
             self.rewound_to = self.masked.state()
 
