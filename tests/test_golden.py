@@ -172,7 +172,7 @@ class Recorder(Listener):
     def started(self, start, history):
         self.starts[start.level] = (start.step, self.masked.state())
 
-    def stepped(self, start, step):
+    def stepped(self, start, step, logs):
         if (start.level, step) == (0, 2):
             self.at_two = self.masked.state()
 

@@ -1,5 +1,8 @@
 """Searches on data that come batch by batch."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -165,6 +168,18 @@ def test_batches_depend_on_the_step_and_not_on_how_they_are_asked_for(parts):
     for step, count in parts:
         found = [row.tolist() for (run,) in order.batches(step, count) for row in run]
         assert found == [[[0, 1], [2, 3], [4]][i % 3] for i in range(step, step + count)]
+
+
+def test_a_data_set_is_let_go_of_without_the_garbage_collector(data):
+    order = StreamOrder(Stream("training", tf.data.Dataset.range(5).batch(2)))
+    order.batches(0, 1)
+    gone = weakref.ref(order)
+    gc.disable()
+    try:
+        del order
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_inputs_and_outputs_by_name(keras, data):

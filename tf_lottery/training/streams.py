@@ -120,26 +120,29 @@ class StreamOrder:
             ValueError: the data set is empty.
         """
         if step != self._step or step == 0:
-            self._batches = itertools.islice(self._endless(), step, None)
+            self._batches = itertools.islice(_passes(self._stream), step, None)
         self._step = step + count
         return stacked(itertools.islice(self._batches, count))
-
-    def _endless(self) -> Iterator[Examples]:
-        for passes in itertools.count():
-            batch = None
-            for batch in self._stream:
-                yield batch
-            if batch is None:
-                raise ValueError(
-                    f"The training data set gave no batch in its pass {passes + 1}. It needs to give some, "
-                    "and to start anew for each pass."
-                )
 
 
 def stacked(batches: Iterator[Examples]) -> list[Examples]:
     """Returns batches in their order, each run of equal shapes as one with the batches as first axis."""
     runs = itertools.groupby(batches, key=lambda batch: tf.nest.map_structure(np.shape, batch))
     return [tf.nest.map_structure(lambda *leaves: np.stack(leaves), *run) for _, run in runs]
+
+
+def _passes(stream: Stream) -> Iterator[Examples]:
+    # No method of StreamOrder: in a circle with it, TensorFlow's iterator would be left to the
+    # garbage collector, and its end holds up for seconds what runs then.
+    for passes in itertools.count(1):
+        batch = None
+        for batch in stream:
+            yield batch
+        if batch is None:
+            raise ValueError(
+                f"The {stream.what} data set gave no batch in its pass {passes}. It needs to give some, "
+                "and to start anew for each pass."
+            )
 
 
 def _nothing() -> None:
