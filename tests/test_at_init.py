@@ -91,11 +91,18 @@ def test_levels_and_fraction_give_its_density(make_model):
 
 def test_what_cannot_be_scored_is_refused(keras):
     model = chain(keras, np.ones((3, 2)))
-    with pytest.raises(ValueError, match="target_density must be in .0, 1.. Received 2"):
+    with pytest.raises(ValueError, match="target_density must be in .0, 1., and leave one of .* Received 2"):
         tf_lottery.find_ticket(model, target_density=2)
-    ends = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2), keras.layers.Softmax()])
-    with pytest.raises(ValueError, match="SynFlow's scores of .* are all 0"):
-        tf_lottery.find_ticket(ends, verbose=0)
+    with pytest.raises(ValueError, match="leave one of the 6 weights. Received 0.01"):
+        tf_lottery.find_ticket(model, target_density=0.01)
+    for layer in (keras.layers.Softmax(), keras.layers.LayerNormalization()):
+        ends = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2), layer])
+        with pytest.raises(ValueError, match=f"nothing flows through {type(layer).__name__} as"):
+            tf_lottery.find_ticket(ends, verbose=0)
+    with pytest.raises(ValueError, match="scores of .* are all 0"):
+        tf_lottery.find_ticket(chain(keras, np.zeros((3, 2))), verbose=0)
+    with pytest.raises(ValueError, match="nothing to do with validation_data, epochs, controls"):
+        tf_lottery.find_ticket(model, epochs=2, controls=["reinit"], validation_data=(1, 2))
     deep = chain(keras, *[np.full((9, 9), 1e30)] * 2)
     with pytest.raises(ValueError, match="not finite: the network is too deep"):
         tf_lottery.find_ticket(deep, verbose=0)

@@ -86,3 +86,13 @@ def test_class_weights_beside_sample_weights_are_refused():
         data.weigh_classes((np.zeros(2), np.zeros(2), np.zeros(2)), {0: 1.0})
     with pytest.raises(ValueError, match="one label for each example. Received y of shape .2, 3, 1"):
         data.weigh_classes((np.zeros(2), np.zeros((2, 3, 1))), {0: 1.0})
+
+
+def test_inputs_that_keras_reshapes_and_labels_that_a_loss_ignores_are_taken():
+    import keras
+
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(3)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1))
+    data.check_fits(model, (np.zeros(4, np.float32), np.array([0, -1, 2, 1])), "training")
+    with pytest.raises(ValueError, match="labels 0 to 2. The training y has labels 0 to 3"):
+        data.check_fits(model, (np.zeros(4, np.float32), np.array([0, -1, 3, 1])), "training")

@@ -111,6 +111,67 @@ def test_a_subclassed_model_comes_back_with_its_mask(keras, tmp_path, data):
         assert (kernel[~array] == 0).all() and kernel.any()
 
 
+def test_what_keras_could_not_make_anew_it_still_refuses_to_save(tmp_path):
+    import keras
+
+    class Needs(keras.Model):
+        def __init__(self, layers):
+            super().__init__()
+            self.dense = layers
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Needs(keras.layers.Dense(3))
+    model(np.zeros((1, 8), np.float32))
+    messages = []
+    for masked in (False, True):
+        if masked:
+            apply_mask(model, {path: np.ones(s, bool) for path, s in MaskedModel(model).shapes.items()})
+        with pytest.raises((NotImplementedError, TypeError)) as error:
+            model.save(tmp_path / "needs.keras")
+            keras.models.load_model(tmp_path / "needs.keras")
+        messages.append(type(error.value))
+    assert messages[0] is messages[1]
+
+
+def test_a_wrapped_model_comes_back_with_its_mask(tmp_path):
+    import tf_keras
+
+    layers = tf_keras.layers
+    model = tf_lottery.wrap(tf_keras.Sequential([layers.Input((8,)), layers.Dense(4), layers.Dense(3)]))
+    model.compile("adam", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    mask = {p: np.random.default_rng(0).random(s) < 0.5 for p, s in MaskedModel(model).shapes.items()}
+    apply_mask(model, mask).save(tmp_path / "wrapped.keras")
+    path = str(tmp_path / "wrapped.keras")
+    zeros, moved, held, held_later = in_a_new_process(
+        LOAD.format(imports="import tf_lottery, tf_keras", keras="tf_keras", path=path)
+    )
+    assert 0.3 < zeros < 0.7 and any(moved) and all(held) and all(held_later)
+
+
+def test_other_formats_hold_a_plain_model(masked, keras, tmp_path, data):
+    model, _ = masked
+    model.save(tmp_path / "model.h5")
+    loaded = keras.models.load_model(tmp_path / "model.h5")
+    assert type(loaded) is keras.Sequential
+    np.testing.assert_array_equal(loaded.predict(data[0], verbose=0), model.predict(data[0], verbose=0))
+    assert isinstance(model, holding.HoldsMasks)
+
+
+def test_a_failure_leaves_masks_that_were_there(make_model, random_mask):
+    inner = make_model()
+    mask = random_mask(MaskedModel(inner).shapes)
+    apply_mask(inner, mask)
+    outer = type(inner).__mro__[2]([inner])
+    outer.build((None, 8))
+    masked = MaskedModel(outer)
+    with pytest.raises(KeyError), masked.undone_on_error():
+        raise KeyError
+    assert not isinstance(outer, holding.HoldsMasks)
+    assert_held(inner, mask)
+
+
 def test_a_new_compile_masks_the_new_optimizer_too(keras, masked, data):
     model, mask = masked
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

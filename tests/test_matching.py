@@ -51,3 +51,15 @@ def test_another_architecture_keeps_its_names(expected):
 def test_equal_names_are_left_alone_whatever_their_order():
     given = shapes("a_2/kernel", "a_1/kernel")
     assert match(given, shapes("a_1/kernel", "a_2/kernel")) == {path: path for path in given}
+
+
+def test_names_that_look_alike_are_not_matched():
+    given = shapes("a/kernel", "a_0/kernel", "dense_3/kernel", "x_1/kernel", "x_01/kernel")
+    expected = shapes("a/kernel", "a_0/kernel", "dense/kernel", "x_1/kernel", "x_01/kernel")
+    assert match(given, expected) == {path: path for path in given}
+    assert (
+        match(shapes("a/kernel", "a_0/kernel", "d_3/kernel"), shapes("a/kernel", "a_0/kernel", "d/kernel"))[
+            "d/kernel"
+        ]
+        == "d_3/kernel"
+    )

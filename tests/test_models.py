@@ -470,3 +470,84 @@ def test_xla_gives_way_where_it_cannot_compile_a_train_step(keras):
     logs = compiled.train(compiled.order(0).batches(0, 2))
     assert logs["seen"] == 1 and not compiled.jit
     assert int(np.asarray(model.optimizer.iterations)) == 2
+
+
+def test_a_second_optimizer_of_its_own_is_refused(keras):
+    class Own(keras.Model):
+        def add_optimizer(self):
+            self.second = keras.optimizers.SGD()
+
+    inputs = keras.layers.Input((4,))
+    model = Own(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("adam", "mse")
+    model.add_optimizer()
+    with pytest.raises(
+        ValueError, match="an optimizer of its own, 'second', which a search could not rewind"
+    ):
+        tf_lottery.find_ticket(model, numbers(4), numbers(1), **SMALL)
+
+
+def test_acceleration_is_no_accuracy(keras, monkeypatch):
+    monkeypatch.setattr(loop, "prefers_xla", lambda model: False)
+    inputs = keras.layers.Input((4,))
+    outputs = {name: keras.layers.Dense(1, name=name)(inputs) for name in ("acceleration", "speed")}
+    model = keras.Model(inputs, outputs)
+    model.compile("adam", {"acceleration": "mse", "speed": "mse"})
+    y = {"acceleration": numbers(1, seed=1), "speed": numbers(1, seed=2)}
+    ticket = tf_lottery.find_ticket(model, numbers(4), y, **SMALL)
+    assert "validation loss" in ticket.verdict and np.isnan(ticket.history[0]["final_validation_accuracy"])
+
+
+def test_a_model_that_was_fitted_before_starts_with_a_fresh_optimizer(keras, monkeypatch):
+    monkeypatch.setattr(loop, "prefers_xla", lambda model: False)
+    model, x, y = MODELS["regression"][0](keras)
+    model.fit(x, y, batch_size=8, verbose=0)
+    tf_lottery.find_ticket(model, x, y, **SMALL)
+    assert int(np.asarray(model.optimizer.iterations)) == 0
+
+
+def test_run_eagerly_runs_eagerly(keras):
+    class Looks(keras.Model):
+        def train_step(self, data):
+            assert np.isfinite(data[0].numpy()).all()  # which no graph has
+            return super().train_step(data)
+
+    inputs = keras.layers.Input((4,))
+    model = Looks(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("adam", "mse", run_eagerly=True)
+    ticket = tf_lottery.find_ticket(model, numbers(4), numbers(1), **SMALL)
+    assert len(ticket.history) == 2
+    assert int(np.asarray(model.optimizer.iterations)) == 0
+
+
+def test_averages_are_put_in_place_at_the_end_as_fit_does(keras, monkeypatch):
+    monkeypatch.setattr(loop, "prefers_xla", lambda model: False)
+    finals = []
+    for own in (True, False):
+        model = keras.Sequential(
+            [
+                keras.layers.Input((4,)),
+                keras.layers.Dense(1, kernel_initializer=keras.initializers.GlorotNormal(seed=1)),
+            ]
+        )
+        model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), "mse")
+        x, y = numbers(4), numbers(1, seed=1)
+        if own:
+            model.fit(x, y, batch_size=24, epochs=3, verbose=0)
+        else:
+            masked = MaskedModel(model)
+            runs = loop.Loop(model, (x, y), {}, batch_size=24, chunk=3)
+            runs.train(runs.order(0).batches(0, 3))
+            masked.finalize()
+        finals.append(model.get_weights()[0])
+    np.testing.assert_allclose(finals[0], finals[1], rtol=0, atol=1e-6)
+
+
+def test_a_mask_on_an_embedding_does_not_outlive_another_ticket(keras):
+    model, _, _ = MODELS["attention"][0](keras)
+    masked = MaskedModel(model, asked=["embedding"])
+    masked.set_mask({path: np.zeros(shape, bool) for path, shape in masked.shapes.items()})
+    other = MaskedModel(MODELS["attention"][0](keras)[0])
+    ticket = tf_lottery.Ticket(other.mask(), other.fresh_state, level=0)
+    ticket.apply(model)
+    assert all(array.all() for array in MaskedModel(model).mask().values())

@@ -45,6 +45,9 @@ class Model:
     def set_mask(self, mask):
         self.mask = mask
 
+    def finalize(self):
+        pass
+
 
 class Loop:
     """What a trainer needs of a Loop. A step depends on the batch and on the optimizer's state."""

@@ -5,6 +5,7 @@ imported, whatever its backend.
 """
 
 import functools
+import importlib
 import pathlib
 import types
 from typing import Any
@@ -48,6 +49,7 @@ class HoldsMasks:
             "module": own.__module__,
             "class_name": own.__name__,
             "registered_name": flavour.keras_module(name).saving.get_registered_name(own),
+            "wrapped": prunable.has_wrappers(self),
         }
         return {**super().get_config(), _OWN_CLASS: described}
 
@@ -56,6 +58,8 @@ class HoldsMasks:
         config = dict(config)
         described = dict(config.pop(_OWN_CLASS))
         saving = flavour.keras_module(described.pop("flavour")).saving
+        if described.pop("wrapped"):
+            importlib.import_module("tf_lottery.keras_api.tfmot_wrappers")  # which Keras asks for by name
         return hold(saving.deserialize_keras_object({**described, "config": config}, custom_objects))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -64,6 +68,16 @@ class HoldsMasks:
             # A class that is made here is found under no name; the file tells the way back to it.
             rebuild = getattr(_own_class(self), rebuild.__name__)
         return rebuild, *arguments
+
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """Saves as Keras does; in other formats than its native one, a model without masks."""
+        if str(filepath).endswith(".keras"):
+            return super().save(filepath, *args, **kwargs)
+        holding, self.__class__ = type(self), _own_class(self)
+        try:
+            return self.save(filepath, *args, **kwargs)
+        finally:
+            self.__class__ = holding
 
     def save_assets(self, folder: str) -> None:
         if hasattr(super(), "save_assets"):
@@ -81,7 +95,7 @@ def hold(model: Any) -> Any:
     """Makes `model` keep the masks of its variables, and returns it.
 
     The object stays what it was, `isinstance` included; only its class becomes a
-    subclass of its own class. `release` takes that back.
+    subclass of its own class. `let_go` takes that back.
     """
     from tf_lottery.keras_api import masking
 
@@ -98,12 +112,8 @@ def forget_traces(model: Any) -> None:
     model.train_function = None
 
 
-def release(model: Any) -> None:
-    """Takes back what `hold` did, and the masks off the variables."""
-    from tf_lottery.keras_api import masking
-
-    for slot in prunable.slots(model).values():
-        masking.detach(slot.variable)
+def let_go(model: Any) -> None:
+    """Takes back what `hold` did. Masks that are on the variables stay there."""
     if isinstance(model, HoldsMasks):
         model.__class__ = _own_class(model)
     forget_traces(model)
@@ -123,7 +133,11 @@ def strip(model: Any) -> Any:
         >>> strip(model) is model
         True
     """
-    release(model)
+    from tf_lottery.keras_api import masking
+
+    for slot in prunable.slots(model).values():
+        masking.detach(slot.variable)
+    let_go(model)
     if not prunable.has_wrappers(model):
         return model
     from tf_lottery.keras_api import tfmot_wrappers
@@ -160,10 +174,20 @@ def _set_masks(model: Any, masks: dict[str, np.ndarray], shapes: dict[str, list[
 @functools.cache
 def _holding_subclass(cls: type, flavour_name: str) -> type:
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    if getattr(cls.get_config, "_is_default", False):
+        # Keras 3 looks at this mark to refuse, when it saves, what it could not make anew.
+        names["get_config"] = _get_config
     holding = types.new_class(cls.__name__, (HoldsMasks, cls), exec_body=lambda body: body.update(names))
     # Files ask for it by this name. Whichever class has the name last: `from_config` is the same.
     register(flavour.keras_module(flavour_name), holding)
     return holding
+
+
+def _get_config(model: HoldsMasks) -> dict[str, Any]:
+    return HoldsMasks.get_config(model)
+
+
+_get_config._is_default = True
 
 
 def register(keras: types.ModuleType, cls: type = HoldsMasks) -> None:

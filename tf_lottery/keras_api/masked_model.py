@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.keras_api import flavour, holding, masking, matching, prunable
+from tf_lottery.keras_api import flavour, holding, masking, matching, optimizers, prunable
 from tf_lottery.tickets import masks
 
 Arrays = dict[str, np.ndarray]
@@ -24,7 +24,8 @@ class MaskedModel:
     Args:
         model: a built `keras.Model` or `tf_keras.Model`. Where it is compiled, the
             optimizer's variables are part of its state.
-        asked: paths or layer names of embeddings that are to be pruned too.
+        asked: paths or layer names of embeddings that are to be pruned too. Those that are
+            masked already are kernels in any case.
 
     Raises:
         TypeError: not a Keras model.
@@ -34,24 +35,28 @@ class MaskedModel:
     def __init__(self, model: Any, asked: Iterable[str] = ()):
         self.flavour = flavour.flavour_of(model)
         self.model = model
-        kernels = prunable.prunable_slots(model, asked)
+        prunable.check_built(model)
+        held = [p for p, slot in prunable.slots(model).items() if masking.constraint_of(slot.variable)]
+        kernels = prunable.prunable_slots(model, [*asked, *held])
         if self.optimizer is not None:
-            _refuse_legacy(self.optimizer, self.flavour)
-            build_optimizer(model)
+            optimizers.refuse_legacy(self.optimizer, self.flavour)
+            optimizers.build(model)
         self._hold_wrappers()
         prunable.expose_seeds(model)
         self._slots = prunable.slots(model)
         self.shapes = {path: tuple(slot.variable.shape) for path, slot in kernels.items()}
-        for slot in kernels.values():
-            if masking.constraint_of(slot.variable) is None:
-                masking.attach(slot.variable)
-                holding.forget_traces(model)
+        self._attached = [
+            slot.variable for slot in kernels.values() if masking.constraint_of(slot.variable) is None
+        ]
+        for variable in self._attached:
+            masking.attach(variable)
+            holding.forget_traces(model)
         self._is_new = not isinstance(model, holding.HoldsMasks)
         holding.hold(model)
         self.fresh_state = self.state()
         self._mask_before = self.mask()
         # A callback may change the learning rate, and the config tells what it is at the time.
-        self._compiled = self.optimizer, _config_of(self.optimizer)
+        self._compiled = self.optimizer, optimizers.config_of(self.optimizer)
 
     @contextlib.contextmanager
     def undone_on_error(self) -> Iterator[None]:
@@ -61,8 +66,10 @@ class MaskedModel:
         except BaseException:
             self.set_mask(self._mask_before)
             self.restore(self.fresh_state)
+            for variable in self._attached:
+                masking.detach(variable)
             if self._is_new:
-                holding.release(self.model)
+                holding.let_go(self.model)
             raise
 
     @property
@@ -85,7 +92,7 @@ class MaskedModel:
         """
         matching.check_fits({path: np.shape(array) for path, array in mask.items()}, self.shapes)
         masks.check(mask)
-        _refuse_adafactor(self.optimizer, mask)
+        optimizers.refuse_adafactor(self.optimizer, mask)
         for path in self.shapes:
             kernel = self._slots[path].variable
             masking.set_mask(kernel, np.asarray(mask[path]))
@@ -179,13 +186,20 @@ class MaskedModel:
             ) from error
         # Some optimizers keep a copy of the weights: it is made here, of those that are set now.
         fresh.build(self.model.trainable_variables)
-        for variable, value in zip(_variables_of(optimizer), _variables_of(fresh)):
+        optimizers.build(self.model)
+        for variable, value in zip(
+            optimizers.variables_of(optimizer), optimizers.variables_of(fresh), strict=True
+        ):
             variable.assign(value)
+
+    def finalize(self) -> None:
+        """Does what `fit` does at its end: some optimizers put averages in the weights' place."""
+        self.optimizer.finalize_variable_values(self.model.trainable_variables)
 
     def _state_variables(self) -> dict[str, Any]:
         variables = {path: slot.variable for path, slot in self._slots.items()}
         # Names repeat in tf_keras and change with the model's; the order is fixed by the build.
-        optimizer = enumerate(_variables_of(self.optimizer) if self.optimizer is not None else [])
+        optimizer = enumerate(optimizers.variables_of(self.optimizer) if self.optimizer is not None else [])
         return variables | {f"{OPTIMIZER}{i:03d}": variable for i, variable in optimizer}
 
     def _hold_wrappers(self) -> None:
@@ -238,62 +252,3 @@ def network_weights(state: Mapping[str, np.ndarray]) -> Arrays:
 def is_weight(path: str) -> bool:
     """Whether a path of a state is of a weight, and not the optimizer's or a random seed."""
     return not path.startswith(OPTIMIZER) and not path.endswith(prunable.SEED)
-
-
-def build_optimizer(model: Any) -> None:
-    """Makes the variables of the model's optimizer, unless it has them: some would make them twice."""
-    if not getattr(model.optimizer, "built", False):
-        model.optimizer.build(model.trainable_variables)
-
-
-def _variables_of(optimizer: Any) -> list[Any]:
-    variables = optimizer.variables
-    if not callable(variables):
-        return list(variables)
-    # tf_keras leaves the learning rate out, and callbacks change it.
-    rate = getattr(optimizer, "_learning_rate", None)
-    return [*variables(), *([rate] if isinstance(rate, tf.Variable) else [])]
-
-
-def _config_of(optimizer: Any) -> dict[str, Any] | None:
-    """Returns the optimizer's config, None where it has none to give."""
-    try:
-        return optimizer.get_config()
-    except Exception:
-        return None
-
-
-def _refuse_legacy(optimizer: Any, flavour_name: str) -> None:
-    if not hasattr(optimizer, "build"):
-        raise ValueError(
-            f"{type(optimizer).__module__}.{type(optimizer).__name__} is a legacy optimizer. "
-            f"Compile the model with {flavour_name}.optimizers.{type(optimizer).__name__}."
-        )
-
-
-def _refuse_adafactor(optimizer: Any, mask: Mapping[str, np.ndarray]) -> None:
-    """Adafactor divides by the product of a row's and a column's mean squared gradient.
-
-    Where both are 0, that is the square of its `epsilon_1`, by default 1e-60: 0 in float32,
-    and the whole kernel becomes NaN. One of the two is enough to refuse, for the other
-    comes with the first batch on which a unit is silent.
-    """
-    adafactors = [part for part in masking.parts(optimizer) if _is_adafactor(part)]
-    if all(part.epsilon_1**2 > np.finfo(np.float32).tiny for part in adafactors):
-        return
-    for path, array in mask.items():
-        array = np.asarray(array)
-        rows, columns = array.any(axis=-1), array.any(axis=-2)
-        whole = rows.all(axis=-1) & columns.all(axis=-1)
-        # Of a single row or column, or where nothing is kept, the two are not independent.
-        if min(array.shape[-2:]) > 1 and (rows.any(axis=-1) & ~whole).any():
-            raise ValueError(
-                f"Adafactor with epsilon_1={adafactors[0].epsilon_1} cannot train {path!r} with this mask: "
-                "it divides 0 by 0 where a row and a column get no gradient, and a whole row or column is "
-                "pruned. Compile the model with Adafactor(epsilon_1=1e-16), or with another optimizer, "
-                "such as Adam."
-            )
-
-
-def _is_adafactor(optimizer: Any) -> bool:
-    return any(cls.__name__ == "Adafactor" for cls in type(optimizer).__mro__)

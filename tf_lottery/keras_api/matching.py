@@ -42,7 +42,12 @@ def renamed(arrays: Mapping[str, T], given: Shapes, expected: Shapes) -> dict[st
     if given.keys() == expected.keys():
         return dict(arrays)
     theirs, ours = _ranked(given), _ranked(expected)
-    same = theirs.keys() == ours.keys() and all(given[theirs[r]] == expected[ours[r]] for r in theirs)
+    distinct = len(theirs) == len(given) and len(ours) == len(expected)
+    same = (
+        distinct
+        and theirs.keys() == ours.keys()
+        and all(given[theirs[r]] == expected[ours[r]] for r in theirs)
+    )
     if not same:
         return dict(arrays)
     names = {theirs[rank]: ours[rank] for rank in theirs}
@@ -68,10 +73,10 @@ def _ranked(paths: Shapes) -> dict[tuple, str]:
 
 
 def _numbered(path: str) -> tuple[tuple[str, int], ...]:
-    """Returns (stem, number) for each layer of a path; `dense` is the number 0 of its like."""
+    """Returns (stem, number) for each layer of a path; `dense` comes before the numbers of its like."""
     *layers, variable = path.split("/")
     found = [re.fullmatch(r"(.+?)(?:_(\d+))?", layer) for layer in layers]
-    return (*((match[1], int(match[2] or 0)) for match in found), (variable, 0))
+    return (*((match[1], int(match[2] or -1)) for match in found), (variable, 0))
 
 
 def _shape(shapes: Shapes, path: str) -> str:

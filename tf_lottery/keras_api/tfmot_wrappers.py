@@ -34,6 +34,7 @@ class NeverPrune(_sparsity.PruningSchedule):
         return {"class_name": type(self).__name__, "config": {}}
 
 
+@tf_keras.saving.register_keras_serializable("tf_lottery")
 class RewindablePruning(pruning_wrapper.PruneLowMagnitude):
     """TF-MOT's pruning wrapper round a layer, for lottery tickets (1803.03635).
 
@@ -60,6 +61,12 @@ class RewindablePruning(pruning_wrapper.PruneLowMagnitude):
         super().__init__(layer, pruning_schedule=NeverPrune(), **kwargs)
         self.supports_masking = layer.supports_masking
         self._snapshot: list[np.ndarray] = []
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "RewindablePruning":
+        config = dict(config)
+        layer = tf_keras.layers.deserialize(config.pop("layer"))
+        return cls(layer, **config)
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)

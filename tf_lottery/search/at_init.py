@@ -48,8 +48,8 @@ def synflow(model: MaskedModel, density: float, rounds: int = _ROUNDS) -> Mask:
     Each round scores every weight by |w dR/dw|, where R is the sum of the outputs for an
     input of ones through the network of absolute weights, and keeps of all layers
     together the highest, `density ** (round / rounds)` of the weights. As its authors do,
-    normalization layers are those of inference, their parameters and statistics absolute
-    too. The model is as before when this returns.
+    batch normalization is that of inference, its parameters and statistics absolute too.
+    The model is as before when this returns.
 
     Args:
         model: the network at initialization; what its mask prunes stays pruned.
@@ -58,12 +58,16 @@ def synflow(model: MaskedModel, density: float, rounds: int = _ROUNDS) -> Mask:
 
     Raises:
         ValueError: the density is out of range, the model does not say the shape of its
-            inputs, or scores are not finite or all 0.
+            inputs, scores are not finite or all 0, or there are layers that the method is not
+            made for: attention, recurrent ones, normalization other than BatchNormalization.
     """
-    if not 0 < density < 1:
-        raise ValueError(f"target_density must be in (0, 1). Received {density}.")
     state, mask = model.state(), model.mask()
     total = sum(array.size for array in mask.values())
+    if not 0 < density < 1 or round(density * total) < 1:
+        raise ValueError(
+            f"target_density must be in (0, 1), and leave one of the {total} weights. Received {density}."
+        )
+    _refuse_what_does_not_flow(model.model)
     with _absolute(model, state):
         for i in range(1, rounds + 1):
             scores = _scores(model, mask)
@@ -87,8 +91,8 @@ def _absolute(model: MaskedModel, state: dict[str, np.ndarray]) -> Iterator[None
     try:
         for layer in linear:
             layer.activation = tf.identity
-        floats = {path for path, array in weights.items() if np.issubdtype(array.dtype, np.floating)}
-        model.restore({**state, **{path: np.abs(weights[path]) for path in floats}})
+        floats = {path: array for path, array in weights.items() if array.dtype.kind not in "biu"}
+        model.restore({**state, **{path: np.abs(array) for path, array in floats.items()}})
         yield
     finally:
         for layer, activation in zip(linear, activations):
@@ -98,7 +102,24 @@ def _absolute(model: MaskedModel, state: dict[str, np.ndarray]) -> Iterator[None
 
 
 def _has_plain_activation(layer: Any) -> bool:
-    return callable(getattr(layer, "activation", None)) and not hasattr(layer, "recurrent_activation")
+    return callable(getattr(layer, "activation", None))
+
+
+def _refuse_what_does_not_flow(model: Any) -> None:
+    """Refuses layers that do not pass on what flows in, whatever their weights.
+
+    An input of ones makes all tokens equal, so attention has no use for its queries and keys;
+    these normalizations hold the flow at one size; gates multiply it with itself.
+    """
+    for layer in model._flatten_layers():
+        kind = type(layer).__name__
+        normalizes = kind.endswith("Normalization") and "BatchNormalization" not in kind
+        gated = hasattr(layer, "recurrent_activation")
+        if normalizes or gated or "Attention" in kind or kind == "Softmax":
+            raise ValueError(
+                f"SynFlow cannot score {model.name!r}: nothing flows through {kind} as through a linear "
+                "layer. Give training data instead: find_ticket(model, x, y)."
+            )
 
 
 def _scores(model: MaskedModel, mask: Mask) -> Scores:
@@ -115,8 +136,8 @@ def _scores(model: MaskedModel, mask: Mask) -> Scores:
     if not np.isfinite(highest) or highest == 0:
         raise ValueError(
             f"SynFlow's scores of {model.model.name!r} are {'all 0' if highest == 0 else 'not finite'}: the "
-            "network is too deep for its numbers, or ends in a Softmax layer. Give training data instead: "
-            "find_ticket(model, x, y)."
+            "network is too deep for its numbers, or its output does not depend on its weights. Give "
+            "training data instead: find_ticket(model, x, y)."
         )
     return scores
 

@@ -1,10 +1,12 @@
 """`find_ticket`: from a compiled Keras model and arrays to a winning ticket, in one call."""
 
+import inspect
 import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tf_lottery.keras_api import flavour
 from tf_lottery.keras_api.masked_model import MaskedModel
 from tf_lottery.search import at_init
 from tf_lottery.search.imp import Plan
@@ -19,6 +21,7 @@ from tf_lottery.training.callbacks import Callbacks
 
 _DEFAULT_EPOCHS = 10
 _DEFAULT_EVALUATIONS = 50
+_WITHOUT_DATA = ("model", "x", "levels", "prune_fraction", "target_density", "seed", "verbose")
 
 
 def find_ticket(
@@ -112,8 +115,9 @@ def find_ticket(
         >>> 0 < ticket.density <= 1
         True
     """
+    arguments = dict(locals())
     if x is None:
-        return _without_data(model, levels, prune_fraction, target_density, verbose)
+        return _without_data(arguments)
     masked = MaskedModel(model, asked=layer_fractions or ())
     with masked.undone_on_error():
         _check_compiled(masked)
@@ -128,7 +132,9 @@ def find_ticket(
             seed=seed,
         )
         inputs.check_fits(model, sources)
-        an_epoch = inputs.steps_per_epoch(sources["training"], batch_size, limit=steps and max(steps, 0))
+        an_epoch = inputs.steps_per_epoch(
+            sources["training"], batch_size, limit=None if steps is None else max(steps, 1)
+        )
         steps = _steps(an_epoch, epochs, steps)
         eval_every = _eval_every(an_epoch, steps, callbacks) if eval_every is None else eval_every
         _check_ranges(steps, eval_every, rewind_step)
@@ -141,14 +147,26 @@ def find_ticket(
         return session.run(workdir, verbose)
 
 
-def _without_data(
-    model: Any, levels: int, prune_fraction: float, target_density: float | None, verbose: str | int
-) -> Ticket:
-    density = (1 - prune_fraction) ** levels if target_density is None else target_density
-    ticket = at_init.synflow_ticket(model, density)
-    if verbose:
+def _without_data(arguments: Mapping[str, Any]) -> Ticket:
+    defaults = {name: p.default for name, p in inspect.signature(find_ticket).parameters.items()}
+    unused = [name for name, value in arguments.items() if name not in _WITHOUT_DATA]
+    given = [name for name in unused if not _is_same(arguments[name], defaults[name])]
+    if given:
+        raise ValueError(
+            f"Without training data x there is no training, and nothing to do with {', '.join(given)}: "
+            "give x, or leave them out for SynFlow's ticket."
+        )
+    density = arguments["target_density"]
+    if density is None:
+        density = (1 - arguments["prune_fraction"]) ** arguments["levels"]
+    ticket = at_init.synflow_ticket(arguments["model"], density)
+    if arguments["verbose"]:
         print(f"No data, so no training: the ticket is by {ticket.method}; {ticket.density:.2%} kept.")
     return ticket
+
+
+def _is_same(value: Any, default: Any) -> bool:
+    return value is default or (isinstance(value, (int, float, str)) and value == default)
 
 
 def _check_compiled(masked: MaskedModel) -> None:
@@ -157,6 +175,14 @@ def _check_compiled(masked: MaskedModel) -> None:
             f"The model {masked.model.name!r} is not compiled. Call "
             "model.compile(optimizer=..., loss=..., metrics=['accuracy']) first."
         )
+    optimizers = flavour.keras_module(masked.flavour).optimizers
+    for name, value in vars(masked.model).items():
+        if isinstance(value, optimizers.Optimizer) and value is not masked.optimizer:
+            raise ValueError(
+                f"The model {masked.model.name!r} trains with an optimizer of its own, {name!r}, which a "
+                "search could not rewind: compile it with that one alone, or search with "
+                "iterative_magnitude_pruning(model, train), where train makes its optimizers anew."
+            )
 
 
 def _steps(an_epoch: float, epochs: int | None, steps: int | None) -> int:

@@ -137,7 +137,7 @@ def iterative_magnitude_pruning(
             in place, with any loop that uses a Keras optimizer. That which the model
             is compiled with starts anew for each ticket.
         levels: how often the network is pruned.
-        prune_fraction: share of the remaining weights that a level removes, in (0, 1).
+        prune_fraction: share of the remaining weights that a level removes, in [0, 1).
         layer_fractions: path or layer name -> its own share. None halves the share
             of the last kernel; `{}` makes all alike.
         scope: `"layer"` or `"global"`.
@@ -146,6 +146,11 @@ def iterative_magnitude_pruning(
 
     Yields:
         `Ticket` of level 0, 1, ... `levels`.
+
+    Raises:
+        TypeError: not a Keras model.
+        ValueError: the model is not built, or an argument is out of range. Raised with the
+            first ticket, as of any generator.
 
     Example:
         >>> tickets = iterative_magnitude_pruning(model, lambda m: m.fit(x, y, verbose=0), levels=2)
@@ -167,7 +172,7 @@ def iterative_magnitude_pruning(
         masked.restore(trained.start.masked_state)
         yield Ticket(
             trained.start.mask,
-            trained.start.state,
+            {path: array.copy() for path, array in trained.start.state.items()},
             trained.start.level,
             method=plan.method,
             provenance=provenance,

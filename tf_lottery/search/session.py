@@ -6,6 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
+
 from tf_lottery.analysis import verdict
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
 from tf_lottery.search.imp import Plan, iterative_pruning, redraw_of
@@ -80,7 +83,10 @@ class Session:
         self, trainer: Trainer, store: ReplicateStore | None, provenance: Mapping[str, Any]
     ) -> Ticket:
         masked = self.masked
-        initial = store.initial(masked.fresh_state) if store else masked.fresh_state
+        if int(np.asarray(masked.optimizer.iterations)):  # a network starts with a fresh optimizer
+            masked.reset_optimizer()
+        fresh = masked.state()
+        initial = store.initial(fresh) if store else fresh
         results, history = [], []
         starts: dict[int, Start] = {}
         for trained in iterative_pruning(self.plan, trainer, initial, masked.mask(), redraw_of(masked)):
@@ -111,6 +117,7 @@ class Session:
             "shapes": {path: list(shape) for path, shape in self.masked.shapes.items()},
             "optimizer": type(optimizer).__name__,
             "optimizer_config": {k: repr(v) for k, v in optimizer.get_config().items() if k != "name"},
+            "loss": tf.nest.map_structure(_name, self.masked.model.loss),
             "data": {name: inputs.digest(source) for name, source in self.sources.items()},
             "batch_size": self.batch_size,
             "steps": self.steps,
@@ -127,6 +134,10 @@ class Session:
         networks = self.plan.levels * (1 + len(self.plan.controls)) + 1
         terminal = Terminal(networks * self.steps, self.plan.controls)
         return [stack.enter_context(contextlib.closing(terminal))]
+
+
+def _name(loss: Any) -> str:
+    return str(getattr(loss, "name", getattr(loss, "__name__", loss)))
 
 
 def _store(

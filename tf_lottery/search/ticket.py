@@ -104,7 +104,8 @@ class Ticket:
         with masked.undone_on_error():
             if not mask_only:
                 masked.set_weights(matching.renamed(weights, shapes, expected))
-            masked.set_mask(mask)
+            # What the ticket says nothing of is kept whole, whatever was masked before.
+            masked.set_mask({**masks.ones(masked.shapes), **mask})
             masked.reset_optimizer()
         return model
 

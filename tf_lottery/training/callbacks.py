@@ -51,11 +51,12 @@ class KerasCallbacks(Listener):
         self._list = self._keras.callbacks.CallbackList(
             self._checked(callbacks),
             model=self._model,
-            epochs=math.ceil(self._steps / self._eval_every) - start.step // self._eval_every,
+            epochs=math.ceil(self._steps / self._eval_every),
             steps=self._eval_every,
             verbose=0,
         )
-        self._epoch, self._in_epoch = 0, False
+        # After a rewind as in the training that is rewound: a schedule by epoch goes on from there.
+        self._epoch, self._in_epoch = start.step // self._eval_every, False
         self._logs: Logs = {}
         self._model.stop_training = False
         self._list.on_train_begin()

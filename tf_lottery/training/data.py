@@ -173,7 +173,8 @@ def check_fits(model: Any, examples: Examples, what: str) -> None:
     classes = output[-1] if isinstance(output, tuple) and output else None
     if "sparse" not in str(loss).lower() or not isinstance(classes, int) or not isinstance(y, np.ndarray):
         return
-    if y.min() < 0 or y.max() >= classes:
+    y = y[y != getattr(model.loss, "ignore_class", None)]
+    if y.size and (y.min() < 0 or y.max() >= classes):
         raise ValueError(
             f"The model has {classes} outputs, for labels 0 to {classes - 1}. "
             f"The {what} y has labels {y.min()} to {y.max()}."
@@ -190,4 +191,8 @@ def digest(examples: Examples) -> str:
 
 
 def _shapes_match(expected: tuple, shape: tuple) -> bool:
-    return len(expected) == len(shape) and all(e in (None, n) for e, n in zip(expected, shape))
+    # Keras adds a last axis of 1, or takes it off.
+    forms = [shape, (*shape, 1)] + ([shape[:-1]] if shape[-1:] == (1,) else [])
+    return any(
+        len(expected) == len(form) and all(e in (None, n) for e, n in zip(expected, form)) for form in forms
+    )

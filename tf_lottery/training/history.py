@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class History:
     def accuracy(self) -> str:
         """The name of the model's accuracy metric; `"accuracy"` where it has none."""
         metrics = (curve.partition("/")[2] for curve in self.curves)
-        return next((metric for metric in metrics if "acc" in metric), "accuracy")
+        return next((metric for metric in metrics if re.search(r"accuracy$|(^|_)acc$", metric)), "accuracy")
 
     def at_early_stop(self, curve: str) -> float:
         """Returns the curve's value at the early-stop step, NaN where there is no such curve."""

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.keras_api import masked_model
+from tf_lottery.keras_api import optimizers
 from tf_lottery.training.data import DataOrder, Examples, count
 from tf_lottery.training.streams import Stream, StreamOrder, stacked
 
 Logs = dict[str, float]
-_EVALUATION_BATCH, _EVALUATION_BYTES = 1000, 2**26
+_EVALUATION_BATCH, _BYTES = 1000, 2**26
+_XLA_REFUSES = ("unsupported operations", "compile-time constant")
 
 
 class Loop:
@@ -29,7 +30,8 @@ class Loop:
         train: examples in memory, or a stream.
         evaluation: name -> examples or stream, such as `{"validation": (xv, yv)}`.
         batch_size: examples in one training step; a stream brings its own.
-        chunk: most steps in one call. Constant, for XLA compiles anew for each shape.
+        chunk: most steps in one call. Constant, for XLA compiles anew for each shape;
+            lower for a stream whose batches are large.
         jit: whether XLA compiles the loop; None lets `prefers_xla` decide.
 
     Raises:
@@ -48,7 +50,7 @@ class Loop:
     ):
         self.model = model
         self.batch_size = batch_size
-        self.chunk = chunk
+        self.chunk = _chunk_within_memory(train, chunk)
         self.traces = 0
         self.evaluation_names = tuple(evaluation)
         self.jit = prefers_xla(model) if jit is None else jit
@@ -82,34 +84,38 @@ class Loop:
         """
         parts = [batches] if isinstance(batches, np.ndarray) else batches
         for part in parts:
-            logs = self._call("_train", *self._padded(part))
+            logs = self._call("_train", *_padded(part, self.chunk))
         return _floats(logs)
 
     def reset_metrics(self) -> None:
         """Starts the model's metrics anew."""
-        _reset_metrics(self.model)
+        self.model.reset_metrics()
 
     def evaluate(self, name: str) -> Logs:
         """Returns the model's metrics over the evaluation data called `name`."""
         data = self._evaluation_data[name]
         if not isinstance(data, Stream):
             return _floats(self._call("_evaluate", data))
-        _reset_metrics(self.model)
-        batches = iter(data)
-        while parts := stacked(itertools.islice(batches, self.chunk)):
+        self.model.reset_metrics()
+        logs, batches, chunk = None, iter(data), _chunk_within_memory(data, self.chunk)
+        while parts := stacked(itertools.islice(batches, chunk)):
             for part in parts:
-                logs = self._call("_test", *self._padded(part))
+                logs = self._call("_test", *_padded(part, chunk))
+        if logs is None:
+            raise ValueError(
+                f"The {name} data set gave no batch in this pass: it has to start anew for each."
+            )
         return _floats(logs)
 
     def _build(self) -> None:
         # Keras makes optimizer and metric variables at the first step, which XLA does not allow.
-        masked_model.build_optimizer(self.model)
+        optimizers.build(self.model)
         if self._stream is not None:
             first = _on_device(self._stream.first)
         else:
             first = tf.nest.map_structure(lambda t: t[: self.batch_size], self._train_data)
         self.model.test_step(first)
-        _reset_metrics(self.model)
+        self.model.reset_metrics()
 
     def _compile(self) -> None:
         self._train = self._compiled(self._train_chunk)
@@ -129,22 +135,11 @@ class Loop:
             return getattr(self, name)(*arguments)
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
             # XLA refuses what it cannot compile before it runs any of it.
-            if not (self.jit and "unsupported operations" in str(error)):
+            if not (self.jit and any(reason in str(error) for reason in _XLA_REFUSES)):
                 raise
         self.jit = False
         self._compile()
         return getattr(self, name)(*arguments)
-
-    def _padded(self, part: Any) -> tuple[Any, tf.Tensor]:
-        """Returns a part of up to `chunk` batches as a whole chunk, and how many count."""
-        steps = len(tf.nest.flatten(part)[0])
-
-        def pad(leaf: np.ndarray) -> tf.Tensor:
-            padded = np.zeros((self.chunk, *leaf.shape[1:]), leaf.dtype)
-            padded[:steps] = leaf
-            return _as_fit_has_it(tf.constant(padded))
-
-        return tf.nest.map_structure(pad, part), tf.constant(steps, tf.int32)
 
     def _train_chunk(self, chunk: Any, steps: tf.Tensor) -> dict[str, tf.Tensor]:
         self.traces += 1
@@ -159,15 +154,15 @@ class Loop:
 
     def _evaluate_all(self, data: Any) -> dict[str, tf.Tensor]:
         self.traces += 1
-        _reset_metrics(self.model)
-        batch = max(self.batch_size, min(_EVALUATION_BATCH, _EVALUATION_BYTES // _bytes_per_example(data)))
+        self.model.reset_metrics()
+        batch = max(self.batch_size, min(_EVALUATION_BATCH, _BYTES // _bytes_per_example(data)))
         full, rest = divmod(tf.nest.flatten(data)[0].shape[0], batch)
         if full:
             logs = self._repeat(
                 "test_step", lambda i: _gathered(data, i * batch + tf.range(batch)), tf.constant(full)
             )
         if rest:
-            logs = self.model.test_step(tf.nest.map_structure(lambda t: t[-rest:], data))
+            logs = _scalars(self.model.test_step(tf.nest.map_structure(lambda t: t[-rest:], data)))
         return logs
 
     def _repeat(
@@ -180,6 +175,10 @@ class Loop:
                 function(batch_of(i))
             return self.model.get_metrics_result()
         # What a step of the user's own returns may be in no metric.
+        if tf.executing_eagerly():
+            for i in range(steps):
+                logs = function(batch_of(i))
+            return _scalars(logs)
         logs = dict.fromkeys(_names_of_result(function, batch_of(tf.constant(0))), tf.constant(0.0))
         for i in tf.range(steps):
             logs = _scalars(function(batch_of(i)))
@@ -198,6 +197,26 @@ def prefers_xla(model: Any) -> bool:
     if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
         return True
     return not any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
+
+
+def _chunk_within_memory(data: Examples | Stream, chunk: int) -> int:
+    """Returns how many batches of a stream are held at once."""
+    if not isinstance(data, Stream):
+        return chunk
+    batch = sum(array.nbytes for array in tf.nest.flatten(data.first))
+    return max(1, min(chunk, _BYTES // max(batch, 1)))
+
+
+def _padded(part: Any, chunk: int) -> tuple[Any, tf.Tensor]:
+    """Returns up to `chunk` batches as a whole chunk, and how many of them count."""
+    steps = len(tf.nest.flatten(part)[0])
+
+    def pad(leaf: np.ndarray) -> tf.Tensor:
+        padded = np.zeros((chunk, *leaf.shape[1:]), leaf.dtype)
+        padded[:steps] = leaf
+        return _as_fit_has_it(tf.constant(padded))
+
+    return tf.nest.map_structure(pad, part), tf.constant(steps, tf.int32)
 
 
 def _is_of_keras(model: Any, method: str) -> bool:
@@ -233,11 +252,6 @@ def _as_fit_has_it(tensor: tf.Tensor) -> tf.Tensor:
 def _bytes_per_example(data: Any) -> int:
     leaves = tf.nest.flatten(data)
     return max(1, sum(int(np.prod(t.shape[1:])) * t.dtype.size for t in leaves))
-
-
-def _reset_metrics(model: Any) -> None:
-    for metric in model.metrics:
-        metric.reset_state()
 
 
 def _floats(logs: Mapping[str, Any]) -> Logs:

@@ -167,6 +167,7 @@ class Trainer:
                 f"The dense network was stopped at step {step}, before rewind_step {wanted} that later "
                 "levels start from. Stop it later, or give a lower rewind_step."
             )
+        self._model.finalize()
         for listener in self._listeners:
             listener.ended(start)
         return Trained(start, network_weights(self._model.state()), history, snapshot)
@@ -186,9 +187,8 @@ class Trainer:
             count = min(self._loop.chunk, until - step)
             logs = self._loop.train(order.batches(step, count))
             step += count
-            for name, value in logs.items():
-                if not math.isfinite(value):
-                    raise NonFiniteLossError(_non_finite(start, history, step, name, value))
+            if not math.isfinite(logs.get("loss", 0.0)):
+                raise NonFiniteLossError(_non_finite(start, history, step, logs["loss"]))
             for listener in self._listeners:
                 listener.stepped(start, step, logs)
         return step, logs
@@ -207,7 +207,7 @@ class Trainer:
             values |= self._look_at("test")
         history.add(step, values)
         if not math.isfinite(values["validation/loss"]):
-            raise NonFiniteLossError(_non_finite(start, history, step, "loss", values["validation/loss"]))
+            raise NonFiniteLossError(_non_finite(start, history, step, values["validation/loss"]))
         for listener in self._listeners:
             listener.evaluated(start, history)
 
@@ -230,10 +230,10 @@ class Trainer:
         return wanted if wanted is not None and step < wanted < stop else stop
 
 
-def _non_finite(start: Start, history: History, step: int, name: str, value: float) -> str:
+def _non_finite(start: Start, history: History, step: int, loss: float) -> str:
     good = [s for s, v in zip(history.steps, history.curves["validation/loss"]) if math.isfinite(v)]
     last = f"the last good evaluation was at step {good[-1]}" if good else "no evaluation was good"
     return (
-        f"The {name} is {value} at step {step} of level {start.level}, arm {start.arm!r}; {last}. "
+        f"The loss is {loss} at step {step} of level {start.level}, arm {start.arm!r}; {last}. "
         "Lower the learning rate, clip gradients, or look for NaN in the data."
     )
