@@ -364,7 +364,8 @@ def test_a_network_is_drawn_anew_from_its_initializers(built):
     drawn = masked.draw_initial(lambda path: len(path))
     for path in masked.shapes:
         assert not np.array_equal(drawn[path], masked.fresh_state[path]), path
-        assert np.std(drawn[path]) == pytest.approx(np.std(masked.fresh_state[path]), rel=1), path
+        if drawn[path].size > 50:
+            assert 0.5 < np.std(drawn[path]) / np.std(masked.fresh_state[path]) < 2, path
 
 
 def searched(keras, name, monkeypatch, **arguments):

@@ -18,7 +18,9 @@ import numpy as np
 from tf_lottery import names
 from tf_lottery.experiments import idx
 from tf_lottery.tickets import seeds
-from tf_lottery.training.data import Examples
+
+
+Pair = tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,9 +34,9 @@ class Data:
         classes: number of classes.
     """
 
-    train: Examples
-    validation: Examples
-    test: Examples
+    train: Pair
+    validation: Pair
+    test: Pair
     classes: int
 
 
@@ -90,8 +92,8 @@ def load(
 class _Raw(NamedTuple):
     """What a source yields: images as they are stored, and the value of a pixel at its brightest."""
 
-    train: Examples
-    test: Examples
+    train: Pair
+    test: Pair
     classes: int
     full_scale: float
 
@@ -106,7 +108,7 @@ def _check_labels(name: str, raw: _Raw) -> None:
             )
 
 
-def _hold_out(train: Examples, size: int, random: np.random.Generator) -> tuple[Examples, Examples]:
+def _hold_out(train: Pair, size: int, random: np.random.Generator) -> tuple[Pair, Pair]:
     """Splits off `size` examples drawn at random; both parts stay in their original order."""
     x, y = train
     if not 1 <= size < len(x):
@@ -229,7 +231,7 @@ def _check_supervised(name: str, features: Any, keys: Any) -> tuple[str, str]:
     )
 
 
-def _read_split(builder: Any, split: str) -> Examples:
+def _read_split(builder: Any, split: str) -> Pair:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 

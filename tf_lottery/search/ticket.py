@@ -166,6 +166,7 @@ class Ticket:
         try:
             # As they are read again: tuples are lists then, and all keys strings.
             described = json.loads(json.dumps({name: getattr(self, name) for name in _DESCRIPTION}))
+            described["paths"] = list(self.weights)  # in the network's order, which the file has not
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"A ticket's history and provenance hold what JSON can: {error}. "
@@ -190,7 +191,13 @@ class Ticket:
                 raise ValueError("it is damaged: its digest is not that of its content.")
             if others := [name for name in tensors if not name.startswith((_MASK, _WEIGHTS))]:
                 raise ValueError(f"{reprlib.repr(others)} are neither masks nor weights.")
-            return cls(mask=_under(_MASK, tensors), weights=_under(_WEIGHTS, tensors), **described)
+            mask, weights = _under(_MASK, tensors), _under(_WEIGHTS, tensors)
+            order = described.pop("paths", list(weights))
+            is_names = isinstance(order, list) and all(isinstance(path, str) for path in order)
+            if not is_names or sorted(order) != sorted(weights):
+                raise ValueError("its paths are not those of its weights.")
+            ordered = {path: weights[path] for path in order}
+            return cls({p: mask.pop(p) for p in order if p in mask} | mask, ordered, **described)
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"Cannot load a ticket from {os.fspath(path)!r}: {error}") from error
 
