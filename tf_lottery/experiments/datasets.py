@@ -19,7 +19,6 @@ from tf_lottery import names
 from tf_lottery.experiments import idx
 from tf_lottery.tickets import seeds
 
-
 Pair = tuple[np.ndarray, np.ndarray]
 
 
