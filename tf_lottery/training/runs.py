@@ -164,7 +164,7 @@ class ReplicateStore:
         path = self.path / "initial.safetensors"
         if path.exists():
             with _explaining("The run cannot go on without it: choose another workdir."):
-                return files.read_tensors(path)[0]
+                return _in_order(files.read_tensors(path)[0], state)
         files.write_tensors(path, state, None)
         return state
 
@@ -184,7 +184,7 @@ class ReplicateStore:
                 start,
                 files.read_tensors(folder / "end.safetensors")[0],
                 History(curves.pop("steps"), curves),
-                files.read_tensors(snapshot)[0] if snapshot.exists() else None,
+                _in_order(files.read_tensors(snapshot)[0], start.state) if snapshot.exists() else None,
             )
         same = mask.keys() == start.mask.keys()
         if not same or any(not np.array_equal(mask[path], array) for path, array in start.mask.items()):
@@ -204,7 +204,8 @@ class ReplicateStore:
             # The file has its tensors in an order of its own, and curves.npz has them in theirs.
             curves = {name: tensors[_CURVE + name].tolist() for name in described["curves"]}
             history = History(described["steps"], curves)
-        return Progress(_under(_STATE, tensors), history, _under(_SNAPSHOT, tensors) or None)
+        snapshot = _in_order(_under(_SNAPSHOT, tensors), start.state)
+        return Progress(_under(_STATE, tensors), history, snapshot or None)
 
     def wants_progress(self) -> bool:
         return time.monotonic() - self._run.last_written >= self._run.checkpoint_seconds
@@ -276,6 +277,11 @@ def _extends(before: Any, now: Any) -> bool:
 
 def _under(prefix: str, tensors: Arrays) -> Arrays:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _in_order(tensors: Arrays, like: Arrays) -> Arrays:
+    """Returns tensors in the network's order, which a file has not: tickets are written in it."""
+    return {**{path: tensors[path] for path in like if path in tensors}, **tensors}
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
