@@ -54,6 +54,12 @@ def make_inner_product(keras):
     return make
 
 
+@pytest.fixture
+def no_xla(monkeypatch):
+    """Leaves XLA out, which takes seconds to compile each model; it has tests of its own."""
+    monkeypatch.setattr("tf_lottery.training.loop.prefers_xla", lambda model: False)
+
+
 @pytest.fixture(scope="session")
 def data():
     """240 examples of 8 numbers in 3 classes that a small network can tell apart."""

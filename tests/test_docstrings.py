@@ -24,6 +24,7 @@ def examples(name):
     return [test for test in doctest.DocTestFinder(exclude_empty=True).find(module) if test.examples]
 
 
+@pytest.mark.usefixtures("no_xla")
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_of_docstrings(name, make_model, data):
     found = examples(name)
@@ -46,9 +47,8 @@ def test_the_public_functions_have_examples():
         assert examples(f"tf_lottery.{name}"), name
 
 
-def test_the_examples_of_the_readme(tmp_path, monkeypatch, capsys):
+def test_the_examples_of_the_readme(tmp_path, monkeypatch, no_xla, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tf_lottery.training.loop.prefers_xla", lambda model: False)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     names = {}
     for block in blocks:

@@ -41,6 +41,7 @@ def test_the_ticket_tells_the_whole_search(make_model, data):
     assert "reinit" in ticket.summary() and ticket.summary().endswith(ticket.verdict)
 
 
+@pytest.mark.usefixtures("no_xla")
 def test_the_ticket_tells_what_made_it(make_model, keras, data, tmp_path):
     ticket = tf_lottery.find_ticket(make_model(), *data, **SMALL, seed=7, prune_fraction=0.4)
     made = ticket.provenance
@@ -54,6 +55,7 @@ def test_the_ticket_tells_what_made_it(make_model, keras, data, tmp_path):
     assert tf_lottery.Ticket.load(tmp_path / "the.ticket").provenance == made
 
 
+@pytest.mark.usefixtures("no_xla")
 def test_the_same_seed_gives_the_same_ticket(make_model, data):
     tickets = [
         tf_lottery.find_ticket(make_model(), *data, **SMALL, seed=seed, controls=["reinit"])
@@ -65,6 +67,7 @@ def test_the_same_seed_gives_the_same_ticket(make_model, data):
         np.testing.assert_array_equal(mask, tickets[1].mask[path])
 
 
+@pytest.mark.usefixtures("no_xla")
 def test_a_target_density_sets_the_levels(make_model, data):
     small = {**SMALL, "levels": 99, "target_density": 0.6}
     ticket = tf_lottery.find_ticket(make_model(), *data, **small)
@@ -72,6 +75,7 @@ def test_a_target_density_sets_the_levels(make_model, data):
     assert densities[-1] <= 0.6 < densities[-2]
 
 
+@pytest.mark.usefixtures("no_xla")
 def test_a_workdir_lets_a_search_go_on(make_model, data, tmp_path):
     whole = tf_lottery.find_ticket(make_model(), *data, **SMALL)
     calls = []
@@ -101,12 +105,14 @@ def test_a_workdir_lets_a_search_go_on(make_model, data, tmp_path):
     assert (tmp_path / "results.csv").exists()
 
 
+@pytest.mark.usefixtures("no_xla")
 def test_a_workdir_of_another_search_is_refused(make_model, data, tmp_path):
     tf_lottery.find_ticket(make_model(), *data, **{**SMALL, "levels": 0}, workdir=tmp_path)
     with pytest.raises(RunDirectoryError, match="batch_size: 16 there, 8 now"):
         tf_lottery.find_ticket(make_model(), *data, **{**SMALL, "batch_size": 8}, workdir=tmp_path)
 
 
+@pytest.mark.usefixtures("no_xla")
 def test_progress_is_shown_unless_it_is_not_wanted(make_model, data, capsys):
     tf_lottery.find_ticket(make_model(), *data, **{**SMALL, "verbose": "auto"})
     shown = capsys.readouterr().out
@@ -140,6 +146,7 @@ def test_arguments_out_of_range_are_refused(make_model, data, arguments, message
         tf_lottery.find_ticket(make_model(), *data, **{**SMALL, **arguments})
 
 
+@pytest.mark.usefixtures("no_xla")
 def test_data_that_do_not_fit_are_refused(make_model, data):
     x, y = data
     with pytest.raises(ValueError, match=r"takes inputs of shape \(8,\). The training x has \(7,\)"):
@@ -174,6 +181,7 @@ def test_a_model_that_cannot_be_searched_is_refused(keras, data):
         tf_lottery.find_ticket("model", *data)
 
 
+@pytest.mark.usefixtures("no_xla")
 def test_a_loss_that_is_nan_is_said_and_the_model_is_as_before(keras, make_model, data):
     model = make_model(keras.optimizers.SGD(1e30))
     before = kernels(model)

@@ -144,10 +144,12 @@ def own_compute_loss(keras):
 
 @model_of()
 def added_loss(keras):
+    import tensorflow as tf
+
     class Restores(keras.layers.Layer):
         def call(self, inputs):
             x, restored = inputs
-            self.add_loss((x[0, 0] - restored[0, 0]) ** 2)
+            self.add_loss(tf.reduce_mean((x - restored) ** 2))
             return restored
 
     inputs = keras.layers.Input((4,))
@@ -325,22 +327,23 @@ CASES = [(name, flavour) for name, (_, flavours) in MODELS.items() for flavour i
 
 
 @pytest.fixture
-def built(request, monkeypatch):
+def built(request, no_xla):
     from tf_lottery.keras_api import flavour
 
-    # XLA takes seconds to compile each of them, and has tests of its own.
-    monkeypatch.setattr(loop, "prefers_xla", lambda model: False)
     name, keras = request.param
-    return MODELS[name][0](flavour.keras_module(keras))
+    keras = flavour.keras_module(keras)
+    keras.utils.set_random_seed(0)
+    return MODELS[name][0](keras)
 
 
 @pytest.mark.parametrize("built", CASES, indirect=True, ids=" ".join)
 def test_a_search_leaves_the_model_as_a_ticket_that_holds(built):
     model, x, y = built
-    before = MaskedModel(model).fresh_state
+    masked = MaskedModel(model)
+    before = masked.fresh_state
+    assert_drawn_anew(masked)
     ticket = tf_lottery.find_ticket(model, x, y, **SMALL)
     assert [row["level"] for row in ticket.history] == [0, 1]
-    masked = MaskedModel(model)
     kernels = masked.kernels()
     assert kernels.keys() == ticket.mask.keys()
     for path, mask in ticket.mask.items():
@@ -354,9 +357,7 @@ def test_a_search_leaves_the_model_as_a_ticket_that_holds(built):
     assert moved > 0.3 * sum(mask.sum() for mask in ticket.mask.values())
 
 
-@pytest.mark.parametrize("built", CASES, indirect=True, ids=" ".join)
-def test_a_network_is_drawn_anew_from_its_initializers(built):
-    masked = MaskedModel(built[0])
+def assert_drawn_anew(masked):
     if "bilinear/left" in masked.shapes:
         with pytest.raises(ValueError, match="Cannot draw 'bilinear/left' anew: .* no attribute left_init"):
             masked.draw_initial(lambda path: 0)
@@ -366,16 +367,16 @@ def test_a_network_is_drawn_anew_from_its_initializers(built):
         assert not np.array_equal(drawn[path], masked.fresh_state[path]), path
         if drawn[path].size > 50:
             assert 0.5 < np.std(drawn[path]) / np.std(masked.fresh_state[path]) < 2, path
+    masked.restore(masked.fresh_state)
 
 
-def searched(keras, name, monkeypatch, **arguments):
-    monkeypatch.setattr(loop, "prefers_xla", lambda model: False)
+def searched(keras, name, **arguments):
+    keras.utils.set_random_seed(0)
     model, x, y = MODELS[name][0](keras)
     return model, tf_lottery.find_ticket(model, x, y, **{**SMALL, **arguments})
 
 
-def test_frozen_layers_are_left_alone(keras, monkeypatch):
-    monkeypatch.setattr(loop, "prefers_xla", lambda model: False)
+def test_frozen_layers_are_left_alone(keras, no_xla):
     fixed = keras.layers.Dense(4, "relu", trainable=False, name="fixed")
     inner = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(4, name="fc")], name="pretrained")
     inner.trainable = False
@@ -388,10 +389,10 @@ def test_frozen_layers_are_left_alone(keras, monkeypatch):
             np.testing.assert_array_equal(one, other)
 
 
-def test_an_embedding_is_pruned_where_it_is_asked_for(keras, monkeypatch):
-    _, ticket = searched(keras, "attention", monkeypatch)
+def test_an_embedding_is_pruned_where_it_is_asked_for(keras, no_xla):
+    _, ticket = searched(keras, "attention")
     assert "embedding/embeddings" not in ticket.mask
-    model, ticket = searched(keras, "attention", monkeypatch, layer_fractions={"embedding": 0.25})
+    model, ticket = searched(keras, "attention", layer_fractions={"embedding": 0.25})
     assert np.count_nonzero(ticket.mask["embedding/embeddings"]) == 66 - round(0.25 * 66)
     # The ticket knows of it on another model too.
     other, x, y = MODELS["attention"][0](keras)
@@ -401,8 +402,8 @@ def test_an_embedding_is_pruned_where_it_is_asked_for(keras, monkeypatch):
     assert (weights[~ticket.mask["embedding/embeddings"]] == 0).all() and weights.any()
 
 
-def test_regression_is_judged_by_validation_loss_and_its_metrics_are_reported(keras, monkeypatch, capsys):
-    _, ticket = searched(keras, "regression", monkeypatch, verbose=1)
+def test_regression_is_judged_by_validation_loss_and_its_metrics_are_reported(keras, no_xla, capsys):
+    _, ticket = searched(keras, "regression", verbose=1)
     shown = capsys.readouterr().out
     assert "validation loss" in shown and "validation mae" in shown
     row = ticket.history[1]
@@ -412,8 +413,7 @@ def test_regression_is_judged_by_validation_loss_and_its_metrics_are_reported(ke
     assert "validation loss" in ticket.verdict
 
 
-def test_what_a_train_step_of_one_s_own_returns_is_what_is_logged(keras, monkeypatch):
-    monkeypatch.setattr(loop, "prefers_xla", lambda model: False)
+def test_what_a_train_step_of_one_s_own_returns_is_what_is_logged(keras, no_xla):
     model, x, y = MODELS["own_train_step"][0](keras)
     trained = loop.Loop(MaskedModel(model).model, (x, y), {"validation": (x, y)}, batch_size=24, chunk=2)
     before = float(np.mean((model.predict(x, verbose=0) - y) ** 2))
@@ -421,8 +421,8 @@ def test_what_a_train_step_of_one_s_own_returns_is_what_is_logged(keras, monkeyp
     assert logs == {"loss": pytest.approx(before, rel=1e-5), "twice": pytest.approx(2 * before, rel=1e-5)}
 
 
-def test_both_constraints_hold(keras, monkeypatch):
-    model, ticket = searched(keras, "constraints_and_regularizers", monkeypatch)
+def test_both_constraints_hold(keras, no_xla):
+    model, ticket = searched(keras, "constraints_and_regularizers")
     path = next(iter(ticket.mask))
     x, y = MODELS["constraints_and_regularizers"][0](keras)[1:]
     model.fit(x, y, epochs=5, verbose=0)
@@ -430,9 +430,8 @@ def test_both_constraints_hold(keras, monkeypatch):
     assert (np.linalg.norm(kernel, axis=0) < 0.5001).all() and (kernel[~ticket.mask[path]] == 0).all()
 
 
-def test_dropout_is_rewound_too(keras, monkeypatch):
+def test_dropout_is_rewound_too(keras, no_xla):
     """Two trainings from one state are equal bit for bit, though they draw at random."""
-    monkeypatch.setattr(loop, "prefers_xla", lambda model: False)
     model, x, y = classifier(keras, (4,), keras.layers.Dense(6, "relu"), keras.layers.Dropout(0.5))
     masked = MaskedModel(model)
     runs = loop.Loop(model, (x, y), {}, batch_size=8, chunk=6)
@@ -447,8 +446,8 @@ def test_dropout_is_rewound_too(keras, monkeypatch):
     assert moved and all((finals[0][path] != masked.fresh_state[path]).any() for path in moved)
 
 
-def test_a_search_on_a_ticket_prunes_it_further(keras, monkeypatch):
-    model, first = searched(keras, "regression", monkeypatch)
+def test_a_search_on_a_ticket_prunes_it_further(keras, no_xla):
+    model, first = searched(keras, "regression")
     x, y = MODELS["regression"][0](keras)[1:]
     second = tf_lottery.find_ticket(model, x, y, **SMALL)
     assert second.density < first.density
@@ -488,8 +487,7 @@ def test_a_second_optimizer_of_its_own_is_refused(keras):
         tf_lottery.find_ticket(model, numbers(4), numbers(1), **SMALL)
 
 
-def test_acceleration_is_no_accuracy(keras, monkeypatch):
-    monkeypatch.setattr(loop, "prefers_xla", lambda model: False)
+def test_acceleration_is_no_accuracy(keras, no_xla):
     inputs = keras.layers.Input((4,))
     outputs = {name: keras.layers.Dense(1, name=name)(inputs) for name in ("acceleration", "speed")}
     model = keras.Model(inputs, outputs)
@@ -499,8 +497,7 @@ def test_acceleration_is_no_accuracy(keras, monkeypatch):
     assert "validation loss" in ticket.verdict and np.isnan(ticket.history[0]["final_validation_accuracy"])
 
 
-def test_a_model_that_was_fitted_before_starts_with_a_fresh_optimizer(keras, monkeypatch):
-    monkeypatch.setattr(loop, "prefers_xla", lambda model: False)
+def test_a_model_that_was_fitted_before_starts_with_a_fresh_optimizer(keras, no_xla):
     model, x, y = MODELS["regression"][0](keras)
     model.fit(x, y, batch_size=8, verbose=0)
     tf_lottery.find_ticket(model, x, y, **SMALL)
@@ -521,8 +518,7 @@ def test_run_eagerly_runs_eagerly(keras):
     assert int(np.asarray(model.optimizer.iterations)) == 0
 
 
-def test_averages_are_put_in_place_at_the_end_as_fit_does(keras, monkeypatch):
-    monkeypatch.setattr(loop, "prefers_xla", lambda model: False)
+def test_averages_are_put_in_place_at_the_end_as_fit_does(keras, no_xla):
     finals = []
     for own in (True, False):
         model = keras.Sequential(
