@@ -7,6 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pytest
 
+import tf_lottery
 from tf_lottery.keras_api import flavour
 
 
@@ -58,6 +59,26 @@ def make_inner_product(keras):
 def no_xla(monkeypatch):
     """Leaves XLA out, which takes seconds to compile each model; it has tests of its own."""
     monkeypatch.setattr("tf_lottery.training.loop.prefers_xla", lambda model: False)
+
+
+@pytest.fixture
+def count_refused():
+    """Counts the contents of a ticket file that are refused, by name; the others must be sound."""
+
+    def count(path, contents, check):
+        refused = 0
+        for content in contents:
+            path.write_bytes(content)
+            try:
+                loaded = tf_lottery.Ticket.load(path)
+            except ValueError as error:
+                refused += 1
+                assert str(path) in str(error)
+            else:
+                check(loaded)
+        return refused
+
+    return count
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import pytest
 import tf_lottery
 from tf_lottery.keras_api import flavour
 from tf_lottery.keras_api.masked_model import MaskedModel
-from tf_lottery.training import loop
 
 
 def network(keras, units=6, named=True, seed=0):
@@ -39,8 +38,7 @@ def sequences():
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_ticket_of_one_keras_fits_the_other(keras, sequences, monkeypatch, tmp_path, named):
-    monkeypatch.setattr(loop, "prefers_xla", lambda model: False)
+def test_a_ticket_of_one_keras_fits_the_other(keras, sequences, no_xla, tmp_path, named):
     other = flavour.keras_module({"keras": "tf_keras", "tf_keras": "keras"}[keras.__name__])
     found = network(keras, named=named)
     if named:

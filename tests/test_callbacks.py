@@ -10,7 +10,6 @@ import tf_lottery
 from tf_lottery.keras_api.masked_model import MaskedModel
 from tf_lottery.tickets import masks
 from tf_lottery.training import callbacks as callbacks_module
-from tf_lottery.training import loop as loop_module
 from tf_lottery.training.arms import Start
 from tf_lottery.training.callbacks import KerasCallbacks
 from tf_lottery.training.loop import Loop
@@ -21,10 +20,8 @@ from tf_lottery.training.trainer import Trainer
 SMALL = {"steps": 45, "eval_every": 15, "batch_size": 16, "levels": 1, "verbose": 0}
 
 
-@pytest.fixture(autouse=True)
-def without_xla(monkeypatch):
-    """Compiling takes most of a short search's time, and changes nothing that callbacks see."""
-    monkeypatch.setattr(loop_module, "prefers_xla", lambda model: False)
+# Compiling changes nothing that callbacks see.
+pytestmark = pytest.mark.usefixtures("no_xla")
 
 
 def search(model, data, callbacks, **arguments):

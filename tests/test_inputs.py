@@ -6,17 +6,14 @@ import tensorflow as tf
 
 import tf_lottery
 from tf_lottery.training import inputs
-from tf_lottery.training import loop as loop_module
 from tf_lottery.training.data import DataOrder
 
 # Two epochs of 15 steps.
 SMALL = {"steps": 30, "eval_every": 15, "batch_size": 16, "levels": 0, "verbose": 0}
 
 
-@pytest.fixture(autouse=True)
-def without_xla(monkeypatch):
-    """Compiling takes most of a short search's time, and rounds in another way than `fit`."""
-    monkeypatch.setattr(loop_module, "prefers_xla", lambda model: False)
+# XLA rounds in another way than `fit`.
+pytestmark = pytest.mark.usefixtures("no_xla")
 
 
 def searched(keras, model, x, y=None, **arguments):

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 import tf_lottery
 from tf_lottery.keras_api.masked_model import MaskedModel
-from tf_lottery.training import loop as loop_module
 from tf_lottery.training.loop import Loop
 from tf_lottery.training.runs import ReplicateStore
 from tf_lottery.training.streams import Stream, StreamOrder
@@ -19,10 +18,8 @@ BATCH, PASS = 17, 15
 SMALL = {"steps": 2 * PASS, "eval_every": 10, "levels": 1, "verbose": 0}
 
 
-@pytest.fixture(autouse=True)
-def without_xla(monkeypatch):
-    """Compiling takes most of a short search's time, and rounds in another way than `fit`."""
-    monkeypatch.setattr(loop_module, "prefers_xla", lambda model: False)
+# XLA rounds in another way than `fit`.
+pytestmark = pytest.mark.usefixtures("no_xla")
 
 
 def as_dataset(keras, data, batch_size=BATCH):

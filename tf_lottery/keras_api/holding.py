@@ -83,7 +83,7 @@ class HoldsMasks:
         if hasattr(super(), "save_assets"):
             super().save_assets(folder)
         masks = {path: mask.numpy().astype(bool) for path, mask in _masks_of(self).items()}
-        files.write_tensors(pathlib.Path(folder) / _FILE, masks, _shapes_of(self))
+        files.write_tensors(pathlib.Path(folder) / _FILE, masks, _shapes_of(prunable.slots(self)))
 
     def load_assets(self, folder: str) -> None:
         if hasattr(super(), "load_assets"):
@@ -152,21 +152,21 @@ def _masks_of(model: Any) -> dict[str, Any]:
     return {path: constraint.mask for path, constraint in held.items() if constraint is not None}
 
 
-def _shapes_of(model: Any) -> dict[str, list[int]]:
-    return {path: list(slot.variable.shape) for path, slot in prunable.slots(model).items()}
+def _shapes_of(slots: dict[str, prunable.Slot]) -> dict[str, list[int]]:
+    return {path: list(slot.variable.shape) for path, slot in slots.items()}
 
 
 def _set_masks(model: Any, masks: dict[str, np.ndarray], shapes: dict[str, list[int]]) -> None:
     """Puts masks on a model; `shapes` are of all variables of the network that they are from."""
     from tf_lottery.keras_api import masking
 
-    expected = _shapes_of(model)
+    slots = prunable.slots(model)
+    expected = _shapes_of(slots)
     masks = matching.renamed(masks, shapes, expected)
     matching.check_fits(
         {path: mask.shape for path, mask in masks.items()},
         {path: tuple(expected[path]) for path in masks if path in expected},
     )
-    slots = prunable.slots(model)
     for path, mask in masks.items():
         masking.set_mask(slots[path].variable, mask)
 
