@@ -181,7 +181,8 @@ def test_more_levels_and_controls_may_be_added_to_a_finished_run(tmp_path):
 
 def test_late_rewinding_starts_from_the_state_at_its_step(tmp_path):
     driver.run(small(prune__rewind_step=15, controls=()), str(tmp_path))
-    snapshot = tensors(tmp_path, 1, 0, "ticket", "snapshot")
+    snapshots = tensors(tmp_path, 1, 0, "ticket", "snapshots")
+    snapshot = {path.removeprefix("15/"): array for path, array in snapshots.items()}
     start, mask = (tensors(tmp_path, 1, 1, "ticket", name) for name in ("start", "mask"))
     for path, array in start.items():
         expected = np.where(mask[path], snapshot[path], 0) if path in mask else snapshot[path]

@@ -8,8 +8,10 @@ import pytest
 
 import tf_lottery
 from tf_lottery.keras_api.masked_model import MaskedModel, apply_mask, network_weights
-from tf_lottery.search.imp import Plan, iterative_pruning
+from tf_lottery.search.imp import iterative_pruning
+from tf_lottery.search.plan import Plan
 from tf_lottery.tickets import masks, scores
+from tf_lottery.tickets.rewinding import Rewinding
 from tf_lottery.tickets.scores import Evidence
 from tf_lottery.training.loop import Loop
 from tf_lottery.training.trainer import Listener, Trainer
@@ -182,10 +184,8 @@ def test_openlth_the_levels_of_a_search_that_rewinds_to_step_2(make_model, data)
     masked = MaskedModel(model)
     recorder = Recorder(masked)
     loop = Loop(model, data, {"validation": data}, batch_size=16, chunk=2, jit=False)
-    trainer = Trainer(
-        masked, loop, steps=6, eval_every=3, order_key=(0, 1), snapshot_step=2, listeners=[recorder]
-    )
-    plan = Plan(2, dict.fromkeys(masked.shapes, 0.2), rewind_step=2)
+    trainer = Trainer(masked, loop, steps=6, eval_every=3, order_key=(0, 1), listeners=[recorder])
+    plan = Plan(2, dict.fromkeys(masked.shapes, 0.2), rewinding=Rewinding(restore=2, restart=2))
     searched = {
         trained.start.level: trained
         for trained in iterative_pruning(plan, trainer, masked.state(), masked.mask())

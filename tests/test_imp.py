@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from tf_lottery.search.imp import Plan, iterative_magnitude_pruning, iterative_pruning
+from tf_lottery.search.imp import iterative_magnitude_pruning, iterative_pruning
+from tf_lottery.search.plan import Plan
 from tf_lottery.tickets import controls, masks, scores
+from tf_lottery.tickets.rewinding import Rewinding
 from tf_lottery.training.arms import Trained
 from tf_lottery.training.history import History
 
@@ -32,9 +34,8 @@ def train(start):
         for path, array in start.state.items()
     }
     final = {path: np.where(start.mask[path], moved[path], 0) for path in KERNELS}
-    return Trained(
-        start, {**moved, **final}, History(), snapshot={k: v.copy() for k, v in start.state.items()}
-    )
+    copies = {step: {k: v.copy() for k, v in start.state.items()} for step in start.snapshots}
+    return Trained(start, {**moved, **final}, History([start.step + 10]), copies)
 
 
 def search(levels=4, **arguments):
@@ -97,10 +98,14 @@ def test_controls_do_not_change_the_tickets():
 def test_late_rewinding_starts_later_levels_from_the_snapshot_at_its_step():
     def train_on(start):
         trained = train(start)
-        return Trained(start, trained.final, History(), snapshot={k: v + 7 for k, v in start.state.items()})
+        copies = {step: {k: v + 7 for k, v in start.state.items()} for step in start.snapshots}
+        return Trained(start, trained.final, trained.history, copies)
 
     plan = Plan(
-        2, dict.fromkeys(KERNELS, 0.25), rewind_step=3, controls=controls.resolve(["reinit", "shuffle"])
+        2,
+        dict.fromkeys(KERNELS, 0.25),
+        rewinding=Rewinding(restore=3, restart=3),
+        controls=controls.resolve(["reinit", "shuffle"]),
     )
     starts = [t.start for t in iterative_pruning(plan, train_on, initial_state(), ones(), redraw)]
     begun = {(start.level, start.arm): start for start in starts}

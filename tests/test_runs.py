@@ -14,8 +14,10 @@ import sys
 import numpy as np
 import pytest
 
-from tf_lottery.search.imp import Plan, iterative_pruning
+from tf_lottery.search.imp import iterative_pruning
+from tf_lottery.search.plan import Plan
 from tf_lottery.tickets import controls, seeds
+from tf_lottery.tickets.rewinding import Rewinding
 from tf_lottery.training import runs
 from tf_lottery.training.arms import Start
 from tf_lottery.training.data import DataOrder
@@ -42,7 +44,7 @@ class Model:
     def restore(self, state):
         self.variables = {path: array.copy() for path, array in state.items()}
 
-    def set_mask(self, mask):
+    def set_mask(self, mask, frozen):
         self.mask = mask
 
     def finalize(self):
@@ -95,7 +97,7 @@ def run(path, *, checkpoint_seconds=0, extendable=EXTENDABLE, metrics=("accuracy
                 levels=config["levels"],
                 fractions=dict.fromkeys(SHAPES, 0.3),
                 controls=controls.resolve(config["controls"]),
-                rewind_step=2,
+                rewinding=Rewinding(restore=2, restart=2),
                 key=(0, replicate),
             )
             store = directory.replicate(replicate)
@@ -105,7 +107,6 @@ def run(path, *, checkpoint_seconds=0, extendable=EXTENDABLE, metrics=("accuracy
                 steps=config["train"]["steps"],
                 eval_every=2,
                 order_key=plan.key,
-                snapshot_step=2,
                 store=store,
             )
             for _ in iterative_pruning(plan, train, store.initial(draw(replicate)), ONES, draw):
@@ -164,7 +165,7 @@ def refusal(path, **changes):
 def test_what_a_run_leaves_behind(workdir):
     network = {"start.safetensors", "end.safetensors", "mask.safetensors", "curves.npz", "result.json"}
     folders = {
-        "replicate_1/level_00/ticket": network | {"snapshot.safetensors"},
+        "replicate_1/level_00/ticket": network | {"snapshots.safetensors"},
         "replicate_1/level_01/ticket": network,
         "replicate_1/level_01/reinit": network,
         "replicate_1": {"initial.safetensors"},

@@ -115,3 +115,90 @@ def test_scores_at_fraction_zero_prune_nothing(scope):
 def test_scores_without_a_fraction_are_refused():
     with pytest.raises(ValueError, match="fractions has nothing for 'b': give its share to prune, or 0"):
         pruning.prune(masks.ones({"a": (2,), "b": (2,)}), {"a": np.ones(2), "b": np.ones(2)}, {"a": 0.5})
+
+
+INITIAL = {"a": np.array([0.5, -0.5, 0.25, -1.0, 0.1, 2.0])}
+FINAL = {"a": np.array([1.0, 0.5, 0.5, -1.25, -0.3, 1.0])}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("magnitude", [1.0, 0.5, 0.5, 1.25, 0.3, 1.0]),
+        ("small_final", [-1.0, -0.5, -0.5, -1.25, -0.3, -1.0]),
+        ("large_init", [0.5, 0.5, 0.25, 1.0, 0.1, 2.0]),
+        ("movement", [0.5, 1.0, 0.25, 0.25, 0.4, 1.0]),
+        ("magnitude_increase", [0.5, 0.0, 0.25, 0.25, 0.2, -1.0]),
+        ("magnitude_same_sign", [1.0, 0.0, 0.5, 1.25, 0.0, 1.0]),
+        ("magnitude_increase_same_sign", [0.5, -1.0, 0.25, 0.25, -1.0, -1.0]),
+        # Ranks of |w_initial|: 4 4 2 5 1 6 of 6; of |w_final|: 5 3 3 6 1 5.
+        ("large_init_large_final", [4 / 6, 3 / 6, 2 / 6, 5 / 6, 1 / 6, 5 / 6]),
+    ],
+)
+def test_criteria_of_weights_by_hand(name, expected):
+    mask = {"a": np.ones(6, bool)}
+    evidence = scores.Evidence(mask, INITIAL, FINAL, np.random.default_rng(0))
+    np.testing.assert_allclose(scores.CRITERIA[name](evidence)["a"], expected)
+
+
+def test_ranks_are_those_among_the_weights_left():
+    mask = {"a": np.array([True, True, True, False, True, False])}
+    evidence = scores.Evidence(mask, INITIAL, FINAL, np.random.default_rng(0))
+    found = scores.large_init_large_final(evidence)["a"]
+    np.testing.assert_allclose(found[mask["a"]], [1.0, 3 / 4, 2 / 4, 1 / 4])
+
+
+class Quadratic:
+    """The loss sum(c w^2) / 2 + sum(b w), whose derivatives are known."""
+
+    c, b = {"a": np.array([1.0, 2.0, 3.0])}, {"a": np.array([0.5, 0.0, -1.0])}
+    steps = 7
+
+    def gradient(self, weights, mask, examples):
+        return {path: (self.c[path] * weights[path] + self.b[path]) * 1.0 for path in mask}
+
+    def hessian_gradient(self, weights, mask, examples):
+        return {path: self.c[path] * g for path, g in self.gradient(weights, mask, examples).items()}
+
+    def squared_gradient(self, weights, mask, examples):
+        return {path: g**2 for path, g in self.gradient(weights, mask, examples).items()}
+
+    flow = squared_gradient
+
+    def supermask(self, weights, mask):
+        return self.c
+
+    l0 = supermask
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # At w = 1, -1, 2 the gradient is 1.5, -2, 5 and H g is 1.5, -4, 15.
+        ("snip", [1.5, 2.0, 10.0]),
+        ("grasp", [1.5, 4.0, 30.0]),
+        ("fisher", [0.5**2 * 1.0 / 2, 2**2 * 16.0 / 2, 1**2 * 4.0 / 2]),
+        ("supermask", [1.0, 2.0, 3.0]),
+        ("l0", [1.0, 2.0, 3.0]),
+    ],
+)
+def test_criteria_of_gradients_by_hand(name, expected):
+    initial, final = {"a": np.array([1.0, -1.0, 2.0])}, {"a": np.array([0.5, 2.0, 1.0])}
+    mask = {"a": np.ones(3, bool)}
+    evidence = scores.Evidence(mask, initial, final, np.random.default_rng(0), Quadratic())
+    np.testing.assert_allclose(scores.CRITERIA[name](evidence)["a"], expected)
+
+
+def test_synflow_is_the_weight_times_its_flow_whatever_the_sign():
+    initial, mask = {"a": np.array([1.0, -1.0, 2.0])}, {"a": np.ones(3, bool)}
+    evidence = scores.Evidence(mask, initial, {}, np.random.default_rng(0), Quadratic())
+    np.testing.assert_allclose(scores.synflow(evidence)["a"], [2.25, 4.0, 50.0])
+
+
+def test_which_criteria_do_without_trained_weights():
+    needs = {name: scores.needs(criterion) for name, criterion in scores.CRITERIA.items()}
+    untrained = {"large_init", "random", "snip", "grasp", "synflow", "supermask", "l0"}
+    assert {name for name, need in needs.items() if not need.training} == untrained
+    assert {name for name, need in needs.items() if need.learning} == {"supermask", "l0"}
+    assert {name: need.rounds for name, need in needs.items() if need.rounds > 1} == {"synflow": 100}
+    assert scores.needs(lambda evidence: {}) == scores.Needs()

@@ -59,10 +59,10 @@ def setting(make_model, data):
     def trainer(steps=35, **arguments):
         return Trainer(masked, loop, steps=steps, eval_every=10, order_key=(0, 1), **arguments)
 
-    def start(level=0, share=1.0, state=None, step=0, arm="ticket"):
+    def start(level=0, share=1.0, state=None, step=0, arm="ticket", **more):
         rng = np.random.default_rng(level)
         mask = {path: rng.random(shape) < share for path, shape in masked.shapes.items()}
-        return Start(level, arm, mask, state or masked.fresh_state, step)
+        return Start(level, arm, mask, state or masked.fresh_state, step, **more)
 
     return masked, trainer, start
 
@@ -117,19 +117,20 @@ def test_what_is_finished_is_not_trained_again(setting):
 @pytest.mark.parametrize("rewind_step", [0, 10, 13])
 def test_rewinding_with_a_mask_of_ones_continues_bit_for_bit(setting, rewind_step):
     _, trainer, start = setting
-    original = trainer(snapshot_step=rewind_step)(start())
-    again = trainer()(start(state=original.snapshot, step=rewind_step))
+    original = trainer()(start(snapshots=frozenset({rewind_step})))
+    snapshot = original.snapshots[rewind_step]
+    again = trainer()(start(state=snapshot, step=rewind_step))
     assert_equal_states(again.final, original.final)
-    assert int(original.snapshot["/optimizer/000"]) == rewind_step
+    assert int(snapshot["/optimizer/000"]) == rewind_step
 
 
 def test_the_snapshot_is_a_copy(setting):
     masked, trainer, start = setting
-    trained = trainer()(start())
-    assert_equal_states(trained.snapshot, masked.fresh_state)
+    trained = trainer()(start(snapshots=frozenset({0})))
+    assert_equal_states(trained.snapshots[0], masked.fresh_state)
     changed = [
         path
-        for path, array in network_weights(trained.snapshot).items()
+        for path, array in network_weights(trained.snapshots[0]).items()
         if not np.array_equal(array, trained.final[path])
     ]
     assert {"fc1/kernel", "fc1/bias", "bn1/moving_mean", "bn1/gamma"} <= set(changed)

@@ -12,8 +12,10 @@ import tensorflow as tf
 import tf_lottery
 from tf_lottery.analysis import verdict
 from tf_lottery.keras_api.masked_model import OPTIMIZER, MaskedModel, apply_mask, network_weights
-from tf_lottery.search.imp import Plan, iterative_pruning
+from tf_lottery.search.imp import iterative_pruning
+from tf_lottery.search.plan import Plan
 from tf_lottery.tickets import masks
+from tf_lottery.tickets.rewinding import Rewinding
 from tf_lottery.training.arms import Start
 from tf_lottery.training.history import Result
 from tf_lottery.training.loop import Loop
@@ -171,10 +173,8 @@ def test_adam_that_starts_anew_at_a_rewind_to_a_later_step(make_model, data):
     masked = MaskedModel(model)
     recorder = Recorder(masked, 3)
     loop = Loop(model, data, {"validation": data}, batch_size=16, chunk=4, jit=False)
-    trainer = Trainer(
-        masked, loop, steps=8, eval_every=4, order_key=(0,), snapshot_step=3, listeners=[recorder]
-    )
-    plan = Plan(2, dict.fromkeys(masked.shapes, 0.2), rewind_step=3)
+    trainer = Trainer(masked, loop, steps=8, eval_every=4, order_key=(0,), listeners=[recorder])
+    plan = Plan(2, dict.fromkeys(masked.shapes, 0.2), rewinding=Rewinding(restore=3, restart=3))
     assert len(list(iterative_pruning(plan, trainer, masked.state(), masked.mask()))) == 3
     held = optimizer_state(recorder.rewound_to)
     assert int(held[f"{OPTIMIZER}000"]) == 3

@@ -16,6 +16,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "CONTROLS": "tf_lottery.tickets.controls",
     "CRITERIA": "tf_lottery.tickets.scores",
+    "REWINDINGS": "tf_lottery.tickets.rewinding",
+    "Rewinding": "tf_lottery.tickets.rewinding",
+    "SCHEDULES": "tf_lottery.search.schedules",
+    "SCOPES": "tf_lottery.tickets.allocation",
     "Ticket": "tf_lottery.search.ticket",
     "apply_mask": "tf_lottery.keras_api.masked_model",
     "density": "tf_lottery.tickets.masks",

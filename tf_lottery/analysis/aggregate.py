@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from tf_lottery.training.history import TICKET, Result
+from tf_lottery.training.history import SEARCH, TICKET, Result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Group:
 def groups(results: Sequence[Result]) -> dict[str, dict[int, Group]]:
     """Returns arm -> level -> its replicates.
 
-    The tickets come first, then the controls by name; levels ascend.
+    The tickets come first, then the controls by name; levels ascend. Networks that were
+    trained to find a mask are left out.
 
     Raises:
         ValueError: there are no results.
@@ -84,7 +85,8 @@ def groups(results: Sequence[Result]) -> dict[str, dict[int, Group]]:
     if not results:
         raise ValueError("Expected the results of at least one trained network. Received: none.")
     found: dict[str, dict[int, Group]] = {}
-    ordered = sorted(results, key=lambda r: (r.arm != TICKET, r.arm, r.level, r.replicate))
+    compared = [result for result in results if result.arm != SEARCH]
+    ordered = sorted(compared, key=lambda r: (r.arm != TICKET, r.arm, r.level, r.replicate))
     for (arm, level), rows in itertools.groupby(ordered, key=lambda r: (r.arm, r.level)):
         found.setdefault(arm, {})[level] = Group(tuple(rows))
     return found

@@ -167,6 +167,9 @@ def _sentence(verdict: Verdict, compared: dict[int, _Comparison], reinit: Group 
         clauses.append(f"re-initialized at random it reaches {_reached(reinit, shown.measure)}")
     if shown.dense.early_stop_reached:
         clauses += _reservations(verdict, compared)
+    collapsed = [str(level) for level, c in compared.items() if any(c.ticket.values("empty_layers"))]
+    if collapsed:
+        clauses.append(f"layer collapse, a layer without any weight left: level {', '.join(collapsed)}")
     return "; ".join(clauses) + "."
 
 

@@ -9,8 +9,11 @@ from tf_lottery import names
 from tf_lottery.experiments.datasets import SCALINGS
 from tf_lottery.experiments.networks import NETWORKS
 from tf_lottery.keras_api.flavour import FLAVOURS
+from tf_lottery.search.schedules import SCHEDULES
+from tf_lottery.tickets import controls, rewinding, structure
 from tf_lottery.tickets.controls import CONTROLS
 from tf_lottery.tickets.pruning import SCOPES
+from tf_lottery.tickets.rewinding import FINAL, REWINDINGS, Rewinding
 from tf_lottery.tickets.scores import CRITERIA
 
 
@@ -87,10 +90,15 @@ class PruneConfig(_Section):
 
     levels: int = _entry(15, "how often the network is pruned")
     fraction: float = _entry(0.2, "share of a layer's remaining weights that a level prunes")
+    conv_fraction: float = _entry(-1.0, "the same of convolutions; -1 for as fraction")
     output_fraction: float = _entry(0.1, "the same of the last layer")
-    scope: str = _entry("layer", f"one of {', '.join(SCOPES)}: prune each layer by itself, or all together")
+    scope: str = _entry("layer", f"one of {', '.join(SCOPES)}: which weights compete")
+    structure: str = _entry("unstructured", "what is pruned as one: unstructured, units, block:4x1, 2:4")
     criterion: str = _entry("magnitude", f"one of {', '.join(CRITERIA)}")
+    schedule: str = _entry("iterative", f"one of {', '.join(SCHEDULES)}: what a level is pruned by")
     rewind_step: int = _entry(0, "the step that the weights left are reset to; 0 is initialization")
+    rewinding: str = _entry("", f"one of {', '.join(REWINDINGS)}; empty for late, to rewind_step")
+    score_step: int = _entry(FINAL, "the step whose weights are scored; -1 for the last")
 
 
 @dataclasses.dataclass
@@ -131,11 +139,17 @@ def validate(config: ExperimentConfig) -> None:
     rate, steps = config.train.learning_rate, config.train.steps
     if not 0 < rate < math.inf:
         raise ValueError(f"config.train.learning_rate must be above 0 and finite. Received {rate}.")
+    if not 0 <= config.prune.conv_fraction < 1 and config.prune.conv_fraction != -1:
+        raise ValueError(
+            f"config.prune.conv_fraction must be in [0, 1), or -1. Received {config.prune.conv_fraction}."
+        )
     if config.prune.rewind_step >= steps:
         raise ValueError(
             f"config.prune.rewind_step must be below config.train.steps, {steps}. "
             f"Received {config.prune.rewind_step}."
         )
+    rewinding_of(config)
+    structure.resolve(config.prune.structure)
     for name, known, kind in _NAMES:
         names.find(entries[name], dict.fromkeys(known), kind)
     names.find(config.network.name.partition(":")[0], NETWORKS, "network")
@@ -147,8 +161,7 @@ def _check_controls(config: ExperimentConfig) -> None:
         value = get(config, name)
         if len(set(value)) < len(value):
             raise ValueError(f"config.{name} must not name one twice. Received {value}.")
-    for control in config.controls:
-        names.find(control, CONTROLS, "control")
+    controls.resolve(config.controls)
     for level in config.control_levels:
         if not 0 <= level <= config.prune.levels:
             raise ValueError(f"config.control_levels must be in 0..{config.prune.levels}. Received {level}.")
@@ -186,6 +199,7 @@ _NAMES = (
     ("data.input_scaling", SCALINGS, "input scaling"),
     ("prune.scope", SCOPES, "scope"),
     ("prune.criterion", CRITERIA, "criterion"),
+    ("prune.schedule", SCHEDULES, "schedule"),
     ("flavour", FLAVOURS, "flavour"),
 )
 
@@ -204,6 +218,16 @@ def get(config: ExperimentConfig, path: str) -> Any:
     for name in path.split("."):
         config = getattr(config, name)
     return config
+
+
+def rewinding_of(config: ExperimentConfig) -> Rewinding:
+    """Returns what the survivors are reset to.
+
+    Raises:
+        ValueError: an unknown name, or steps that do not go with it.
+    """
+    prune = config.prune
+    return rewinding.resolve(prune.rewinding, prune.rewind_step, config.train.steps, prune.score_step)
 
 
 def levels_with_controls(config: ExperimentConfig) -> tuple[int, ...]:

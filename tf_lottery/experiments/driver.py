@@ -1,6 +1,7 @@
 """The driver: from a config to trained networks, a table, a figure and a verdict."""
 
 import contextlib
+import math
 import pathlib
 import types
 from typing import Any
@@ -12,7 +13,9 @@ from tf_lottery.experiments import datasets, networks
 from tf_lottery.experiments.config import ExperimentConfig
 from tf_lottery.keras_api import flavour
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
-from tf_lottery.search.imp import Plan, iterative_pruning, redraw_of
+from tf_lottery.search.imp import iterative_pruning, redraw_of
+from tf_lottery.search.network import KerasNetwork
+from tf_lottery.search.plan import Plan
 from tf_lottery.search.ticket import Ticket
 from tf_lottery.tickets import controls, pruning, scores, seeds
 from tf_lottery.training import environment, runs
@@ -62,7 +65,7 @@ def run(config: ExperimentConfig, workdir: str) -> list[Result]:
             with contextlib.closing(TensorBoard(directory.path / "tensorboard", replicate)) as tensorboard:
                 timings = Timings(directory.path / "timings.csv", replicate)
                 listeners = (terminal, tensorboard, timings)
-                _search(config, model, loop, directory.replicate(replicate), listeners)
+                _search(config, model, data, loop, directory.replicate(replicate), listeners)
         directory.write_results()
     return runs.load_results(directory.path)
 
@@ -80,11 +83,12 @@ def report(workdir: str) -> str:
 def _search(
     config: ExperimentConfig,
     model: MaskedModel,
+    data: datasets.Data,
     loop: Loop,
     store: runs.ReplicateStore,
     listeners: tuple[Any, ...],
 ) -> None:
-    plan = _plan(config, model, store.replicate)
+    plan = _plan(config, model, store.replicate, math.ceil(len(data.train[0]) / config.train.batch_size))
     train = Trainer(
         model,
         loop,
@@ -92,7 +96,6 @@ def _search(
         control_steps=config.train.control_steps or None,
         eval_every=config.train.eval_every_steps,
         order_key=plan.key,
-        snapshot_step=config.prune.rewind_step,
         test_curves=config.train.test_curves,
         store=store,
         listeners=listeners,
@@ -105,24 +108,38 @@ def _search(
     }
     redraw = redraw_of(model)
     initial = store.initial(redraw(seeds.seed(*plan.key, "init")))
-    for trained in iterative_pruning(plan, train, initial, model.mask(), redraw):
+    network = KerasNetwork(
+        model, data.train, key=plan.key, steps=config.train.steps, batch_size=config.train.batch_size
+    )
+    for trained in iterative_pruning(plan, train, initial, model.mask(), redraw, network):
         if trained.start.is_ticket:
             _ticket(plan, trained, provenance).save(store.folder(trained.start) / "ticket.safetensors")
 
 
-def _plan(config: ExperimentConfig, model: MaskedModel, replicate: int) -> Plan:
-    paths = list(model.shapes)
-    output = {paths[-1]: config.prune.output_fraction}
+def _plan(config: ExperimentConfig, model: MaskedModel, replicate: int, epoch: int) -> Plan:
+    prune = config.prune
     return Plan(
-        levels=config.prune.levels,
-        fractions=pruning.layer_fractions(paths, config.prune.fraction, output),
-        scope=config.prune.scope,
-        criterion=scores.resolve(config.prune.criterion),
-        rewind_step=config.prune.rewind_step,
+        levels=prune.levels,
+        fractions=_fractions(config, model),
+        scope=prune.scope,
+        structure=prune.structure,
+        criterion=scores.resolve(prune.criterion),
+        schedule=prune.schedule,
+        rewinding=config_module.rewinding_of(config),
         controls=controls.resolve(config.controls),
         control_levels=config_module.levels_with_controls(config),
         key=(config.seed, replicate),
+        epoch=epoch,
     )
+
+
+def _fractions(config: ExperimentConfig, model: MaskedModel) -> dict[str, float]:
+    prune, paths = config.prune, list(model.shapes)
+    overrides = {}
+    if prune.conv_fraction >= 0:
+        convolutions = [path for path, shape in model.shapes.items() if len(shape) > 2]
+        overrides = dict.fromkeys(convolutions, prune.conv_fraction)
+    return pruning.layer_fractions(paths, prune.fraction, {**overrides, paths[-1]: prune.output_fraction})
 
 
 def _ticket(plan: Plan, trained: Trained, provenance: dict[str, Any]) -> Ticket:
@@ -176,4 +193,5 @@ def _loop(config: ExperimentConfig, model: MaskedModel, data: datasets.Data) -> 
 def _terminal(config: ExperimentConfig) -> Terminal:
     tickets, controls = config_module.count_networks(config)
     control_steps = config.train.control_steps or config.train.steps
-    return Terminal(tickets * config.train.steps + controls * control_steps, config.controls)
+    searched = config.replicates * config.prune.levels if config.prune.schedule == "early_bird" else 0
+    return Terminal((tickets + searched) * config.train.steps + controls * control_steps, config.controls)

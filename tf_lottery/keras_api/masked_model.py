@@ -192,6 +192,15 @@ class MaskedModel:
         ):
             variable.assign(value)
 
+    @property
+    def step(self) -> int:
+        """The optimizer's step counter; 0 where the model is not compiled."""
+        return 0 if self.optimizer is None else int(np.asarray(self.optimizer.iterations))
+
+    def set_step(self, step: int) -> None:
+        """Sets the optimizer's step counter, which its learning-rate schedule goes by."""
+        optimizers.set_step(self.optimizer, step)
+
     def finalize(self) -> None:
         """Does what `fit` does at its end: some optimizers put averages in the weights' place."""
         self.optimizer.finalize_variable_values(self.model.trainable_variables)

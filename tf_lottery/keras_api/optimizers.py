@@ -24,6 +24,14 @@ def variables_of(optimizer: Any) -> list[Any]:
     return [*variables(), *([rate] if isinstance(rate, tf.Variable) else [])]
 
 
+def set_step(optimizer: Any, step: int) -> None:
+    """Sets the counter that learning-rate schedules go by, of wrapped optimizers too."""
+    for part in masking.parts(optimizer):
+        counter = getattr(part, "_iterations", None)
+        if counter is not None:
+            counter.assign(step)
+
+
 def config_of(optimizer: Any) -> dict[str, Any] | None:
     """Returns the optimizer's config, None where it has none to give."""
     try:

@@ -9,12 +9,14 @@ from typing import Any
 from tf_lottery.keras_api import flavour
 from tf_lottery.keras_api.masked_model import MaskedModel
 from tf_lottery.search import at_init
-from tf_lottery.search.imp import Plan
+from tf_lottery.search.plan import Plan
 from tf_lottery.search.session import REPLICATE, Session
 from tf_lottery.search.ticket import Ticket
 from tf_lottery.tickets import controls as controls_module
 from tf_lottery.tickets import pruning, scores
+from tf_lottery.tickets import rewinding as rewinding_module
 from tf_lottery.tickets.controls import Control
+from tf_lottery.tickets.rewinding import FINAL, Rewinding
 from tf_lottery.tickets.scores import Criterion
 from tf_lottery.training import inputs
 from tf_lottery.training.callbacks import Callbacks
@@ -42,8 +44,12 @@ def find_ticket(
     target_density: float | None = None,
     layer_fractions: Mapping[str, float] | None = None,
     scope: str = "layer",
+    structure: str = "unstructured",
     criterion: str | Criterion = "magnitude",
+    schedule: str = "iterative",
     rewind_step: int = 0,
+    rewinding: str | Rewinding | None = None,
+    score_step: int = FINAL,
     controls: Iterable[str | Control] = (),
     eval_every: int | None = None,
     seed: int = 0,
@@ -85,9 +91,22 @@ def find_ticket(
         layer_fractions: path or layer name -> its own fraction. None halves that of
             the last kernel, as the paper does; `{}` makes all alike. An embedding is
             pruned where it is named here.
-        scope: `"layer"` prunes each layer by itself, `"global"` all together.
+        scope: `"layer"` prunes each layer by itself, `"global"` all together; how the others of
+            `tf_lottery.SCOPES` share it out is in their docstrings.
+        structure: what is pruned as one: `"unstructured"` single weights, `"units"` all that
+            leads into a unit or filter, `"block:4x1"` blocks of that size over the last two axes,
+            `"2:4"` of each 4 weights along the input axis all but 2.
         criterion: a name in `tf_lottery.CRITERIA`, or a function.
+        schedule: `"iterative"` prunes each level by the training of the last; `"one_shot"` all by
+            the dense network's (1803.03635); `"early_bird"` by the dense network as soon as its
+            mask stays the same, which is looked at once in each epoch (1909.11957).
         rewind_step: the step that survivors are reset to; 0 is initialization.
+        rewinding: `"original"`, `"late"`, `"learning_rate"` or `"fine_tuning"` (2003.02389); None is
+            the first or the second, by `rewind_step`. `"learning_rate"` keeps the trained weights and
+            goes back to `rewind_step` in the optimizer's schedule, `"fine_tuning"` trains them on at
+            its end for `steps - rewind_step` steps. A `tf_lottery.Rewinding` makes each choice by itself.
+        score_step: the step of each training whose weights are scored, for tickets by short
+            training; -1 is the last one.
         controls: names in `tf_lottery.CONTROLS`, or functions, trained at each level.
         eval_every: steps between evaluations; None makes about fifty, or with
             callbacks one each epoch.
@@ -137,12 +156,22 @@ def find_ticket(
         )
         steps = _steps(an_epoch, epochs, steps)
         eval_every = _eval_every(an_epoch, steps, callbacks) if eval_every is None else eval_every
-        _check_ranges(steps, eval_every, rewind_step)
-        fractions = pruning.layer_fractions(list(masked.shapes), prune_fraction, layer_fractions)
+        _check_ranges(steps, eval_every)
+        fractions = pruning.layer_fractions(list(masked.shapes), prune_fraction, layer_fractions, structure)
         if target_density is not None:
-            levels = pruning.levels_to(target_density, masked.shapes, fractions, scope)
-        arms, rule = controls_module.resolve(controls), scores.resolve(criterion)
-        plan = Plan(levels, fractions, scope, rule, rewind_step, arms, key=(seed, REPLICATE))
+            levels = pruning.levels_to(target_density, masked.shapes, fractions, scope, structure)
+        plan = Plan(
+            levels,
+            fractions,
+            scope,
+            structure,
+            scores.resolve(criterion),
+            schedule,
+            rewinding_module.resolve(rewinding, rewind_step, steps, score_step),
+            controls_module.resolve(controls),
+            key=(seed, REPLICATE),
+            epoch=1 if math.isinf(an_epoch) else math.ceil(an_epoch),
+        )
         session = Session(masked, plan, sources, batch_size, steps, eval_every, callbacks)
         return session.run(workdir, verbose)
 
@@ -202,11 +231,7 @@ def _eval_every(an_epoch: float, steps: int, callbacks: Callbacks | None) -> int
     return math.ceil(steps / _DEFAULT_EVALUATIONS)
 
 
-def _check_ranges(steps: int, eval_every: int, rewind_step: int) -> None:
+def _check_ranges(steps: int, eval_every: int) -> None:
     for name, value in {"steps": steps, "eval_every": eval_every}.items():
         if value < 1:
             raise ValueError(f"{name} must be 1 or more. Received {value}.")
-    if not 0 <= rewind_step < steps:
-        raise ValueError(
-            f"rewind_step must be in [0, {steps}), the training's steps. Received {rewind_step}."
-        )

@@ -2,69 +2,26 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from tf_lottery import names
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
+from tf_lottery.search.network import KerasNetwork
+from tf_lottery.search.plan import Plan
+from tf_lottery.search.schedules import SCHEDULES, Search
 from tf_lottery.search.ticket import Ticket
 from tf_lottery.tickets import pruning, scores, seeds
-from tf_lottery.tickets.controls import Control, FoundTicket
+from tf_lottery.tickets.controls import FoundTicket
 from tf_lottery.tickets.masks import Mask
-from tf_lottery.tickets.scores import Criterion, Evidence
-from tf_lottery.training import environment
+from tf_lottery.tickets.rewinding import FINAL, Rewinding
+from tf_lottery.tickets.scores import Criterion, Network
+from tf_lottery.training import environment, inputs
 from tf_lottery.training.arms import TICKET, Arrays, Start, Trained
 from tf_lottery.training.history import History
 
 Train = Callable[[Start], Trained]
 Redraw = Callable[[int], Arrays]
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What is done between two trainings.
-
-    Attributes:
-        levels: how often the network is pruned; `levels + 1` tickets are trained.
-        fractions: path -> share of the layer's remaining weights to prune per level.
-        scope: `"layer"` or `"global"`.
-        criterion: scores the weights after training; the lowest are pruned.
-        rewind_step: the step whose state the survivors are reset to.
-        controls: name -> control, trained beside the ticket.
-        control_levels: the levels at which they are; None for all but level 0,
-            where nothing is pruned yet.
-        key: what everything drawn at random depends on, such as seed and replicate.
-    """
-
-    levels: int
-    fractions: Mapping[str, float]
-    scope: str = "layer"
-    criterion: Criterion = scores.magnitude
-    rewind_step: int = 0
-    controls: Mapping[str, Control] = dataclasses.field(default_factory=dict)
-    control_levels: Container[int] | None = None
-    key: tuple[int | str, ...] = (0,)
-
-    def __post_init__(self) -> None:
-        if self.levels < 0:
-            raise ValueError(f"levels must be 0 or more. Received {self.levels}.")
-
-    @property
-    def method(self) -> str:
-        """How a ticket of this plan is found, in a few words."""
-        return f"iterative pruning by {self.criterion.__name__}, scope {self.scope}"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What determines the tickets, as JSON can hold it."""
-        return {
-            "levels": self.levels,
-            "fractions": dict(self.fractions),
-            "scope": self.scope,
-            "criterion": self.criterion.__name__,
-            "rewind_step": self.rewind_step,
-            "controls": list(self.controls),
-            "key": list(self.key),
-        }
 
 
 def redraw_of(model: MaskedModel) -> Redraw:
@@ -73,45 +30,76 @@ def redraw_of(model: MaskedModel) -> Redraw:
 
 
 def iterative_pruning(
-    plan: Plan, train: Train, initial: Arrays, mask: Mask, redraw: Redraw | None = None
+    plan: Plan,
+    train: Train,
+    initial: Arrays,
+    mask: Mask,
+    redraw: Redraw | None = None,
+    network: Network | None = None,
 ) -> Iterator[Trained]:
     """Trains, prunes, rewinds, and again.
 
     Args:
         plan: levels, criterion, controls and so on.
-        train: trains one arm. The `snapshot` it returns for level 0 is the state
-            at the rewind step.
+        train: trains one arm; what it returns has the snapshots that `Start` asks for.
         initial: path -> array, every variable at initialization.
         mask: path -> bool array, what is there to prune: all, for a dense network.
         redraw: takes a seed; returns every variable of a freshly drawn network.
             Only controls need it.
+        network: what criteria may compute gradients on.
 
     Yields:
         Every network once it is trained: the ticket of each level, then its controls.
     """
-    state, step = initial, 0
+    find_mask = names.find(plan.schedule, SCHEDULES, "schedule")
+    search, start = None, Start(0, TICKET, mask, initial, snapshots=plan.snapshots(0))
     for level in range(plan.levels + 1):
-        ticket = train(Start(level, TICKET, mask, state, step))
+        ticket = train(start)
+        search = search or Search(plan, train, ticket, network)
         yield ticket
-        yield from _train_controls(plan, train, ticket.start, redraw)
+        yield from _train_controls(search, ticket.start, redraw)
         if level < plan.levels:
-            mask = pruning.prune(mask, _scores(plan, ticket), plan.fractions, plan.scope)
-            if level == 0:
-                state, step = ticket.snapshot, plan.rewind_step
+            mask, steps = find_mask(search, ticket)
+            start = dataclasses.replace(_rewound(search, ticket), mask=mask, search_steps=steps)
 
 
-def _scores(plan: Plan, ticket: Trained) -> Arrays:
-    rng = seeds.generator(*plan.key, "criterion", ticket.start.level)
-    return plan.criterion(Evidence(ticket.start.mask, ticket.start.state, ticket.final, rng))
+def _rewound(search: Search, ticket: Trained) -> Start:
+    """Returns where the next ticket starts from."""
+    level, rewinding = ticket.start.level + 1, search.plan.rewinding
+    source = ticket if rewinding.restore == FINAL else search.dense
+    restored = ticket.last_step if rewinding.restore == FINAL else rewinding.restore
+    stays = rewinding.restart == FINAL
+    step = search.dense.last_step if stays else rewinding.restart
+    return Start(
+        level,
+        TICKET,
+        ticket.start.mask,
+        source.snapshots[rewinding.restore],
+        step,
+        resets_step=step != restored,
+        until=step + rewinding.steps if stays else None,
+        snapshots=search.plan.snapshots(level),
+    )
 
 
-def _train_controls(plan: Plan, train: Train, ticket: Start, redraw: Redraw | None) -> Iterator[Trained]:
-    levels = range(1, plan.levels + 1) if plan.control_levels is None else plan.control_levels
-    for name, control in plan.controls.items() if ticket.level in levels else ():
+def _train_controls(search: Search, ticket: Start, redraw: Redraw | None) -> Iterator[Trained]:
+    plan, dense = search.plan, search.dense
+    for name, control in plan.controls.items() if plan.has_controls(ticket.level) else ():
         key = (*plan.key, name, ticket.level)
-        fresh = functools.partial(redraw, seeds.seed(*key))
-        found = FoundTicket(ticket.mask, ticket.state, ticket.step, fresh, seeds.generator(*key))
-        yield train(Start(ticket.level, name, *control(found)))
+        found = FoundTicket(
+            mask=ticket.mask,
+            rewound=ticket.state,
+            step=ticket.step,
+            redraw=functools.partial(redraw, seeds.seed(*key)),
+            rng=seeds.generator(*key),
+            initial=dense.start.state,
+            trained=dense.final,
+            scores=lambda: search.dense_scores,
+        )
+        start = Start(ticket.level, name, *control(found))
+        if start.step == ticket.step:
+            start = dataclasses.replace(start, resets_step=ticket.resets_step, until=ticket.until)
+        yield search.train(start)
 
 
 def iterative_magnitude_pruning(
@@ -122,7 +110,11 @@ def iterative_magnitude_pruning(
     prune_fraction: float = 0.2,
     layer_fractions: Mapping[str, float] | None = None,
     scope: str = "layer",
+    structure: str = "unstructured",
     criterion: str | Criterion = "magnitude",
+    schedule: str = "iterative",
+    rewinding: str = "original",
+    data: Any = None,
     seed: int = 0,
 ) -> Iterator[Ticket]:
     """Finds tickets with your own training loop (1803.03635): one ticket per level.
@@ -135,13 +127,21 @@ def iterative_magnitude_pruning(
         model: a built Keras model of either flavour. It need not be compiled.
         train: called as `train(model)` with the model masked and rewound; trains it
             in place, with any loop that uses a Keras optimizer. That which the model
-            is compiled with starts anew for each ticket.
+            is compiled with starts anew for each ticket, unless `rewinding` says otherwise.
         levels: how often the network is pruned.
         prune_fraction: share of the remaining weights that a level removes, in [0, 1).
         layer_fractions: path or layer name -> its own share. None halves the share
             of the last kernel; `{}` makes all alike.
-        scope: `"layer"` or `"global"`.
+        scope: `"layer"`, `"global"` or another of the README's table.
+        structure: what is pruned as one: `"unstructured"`, `"units"`, `"block:4x1"`, `"2:4"`.
         criterion: a name in `tf_lottery.CRITERIA`, or a function.
+        schedule: `"iterative"`, or `"one_shot"`: every level by the weights of the dense network.
+        rewinding: `"original"` goes back to the weights that the model is given with; `"late"` to
+            its optimizer's state too, for a model that was trained for some steps before (1912.05671);
+            `"learning_rate"` keeps the trained weights and starts the optimizer's schedule anew,
+            `"fine_tuning"` goes on with both (2003.02389).
+        data: `(x, y)` or a data set, for criteria that look at training data, such as `"snip"`;
+            those that learn gates do so in 5,000 steps of 32 examples.
         seed: what criteria that draw at random depend on.
 
     Yields:
@@ -157,23 +157,57 @@ def iterative_magnitude_pruning(
         >>> [f"{ticket.density:.2f}" for ticket in tickets]
         ['1.00', '0.81', '0.66']
     """
+    names.find(schedule, dict.fromkeys(("iterative", "one_shot")), "schedule for your own training")
+    names.find(rewinding, _OWN_REWINDINGS, "rewinding for your own training")
     masked = MaskedModel(model, asked=layer_fractions or ())
-    fractions = pruning.layer_fractions(list(masked.shapes), prune_fraction, layer_fractions)
-    plan = Plan(levels, fractions, scope, scores.resolve(criterion), key=(seed,))
+    fractions = pruning.layer_fractions(list(masked.shapes), prune_fraction, layer_fractions, structure)
+    plan = Plan(
+        levels,
+        fractions,
+        scope,
+        structure,
+        scores.resolve(criterion),
+        schedule,
+        _OWN_REWINDINGS[rewinding],
+        key=(seed,),
+    )
     provenance = {"versions": environment.versions(), "flavour": masked.flavour, **plan.settings}
+    initial = masked.state() if rewinding == "late" else network_weights(masked.state())
+    before = masked.step if rewinding == "late" else 0
+    network = KerasNetwork(masked, _examples(data), key=plan.key, **_LEARNING)
 
     def run(start: Start) -> Trained:
         masked.restore(start.masked_state)
         masked.set_mask(start.mask)
+        if start.resets_step:
+            masked.set_step(start.step)
         train(model)
-        return Trained(start, network_weights(masked.state()), History(), snapshot=start.state)
+        state = masked.state()
+        snapshots = {0: start.state, FINAL: state}
+        return Trained(start, network_weights(state), History([masked.step - before]), snapshots)
 
-    for trained in iterative_pruning(plan, run, network_weights(masked.state()), masked.mask()):
+    for trained in iterative_pruning(plan, run, initial, masked.mask(), network=network):
         masked.restore(trained.start.masked_state)
         yield Ticket(
             trained.start.mask,
-            {path: array.copy() for path, array in trained.start.state.items()},
+            {path: array.copy() for path, array in network_weights(trained.start.state).items()},
             trained.start.level,
+            rewind_step=trained.start.step + before,
             method=plan.method,
             provenance=provenance,
         )
+
+
+def _examples(data: Any) -> inputs.Source | None:
+    if data is None:
+        return None
+    return inputs.training_data(*data) if isinstance(data, tuple) else inputs.training_data(data)
+
+
+_LEARNING = {"steps": 5000, "batch_size": 32}  # of gates, where a criterion learns them
+_OWN_REWINDINGS = {
+    "original": Rewinding(),
+    "late": Rewinding(),  # from the state that the model is given in
+    "learning_rate": Rewinding(restore=FINAL),
+    "fine_tuning": Rewinding(restore=FINAL, restart=FINAL, steps=1),  # for as long as `train` goes on
+}

@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from tf_lottery.analysis import verdict
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
-from tf_lottery.search.imp import Plan, iterative_pruning, redraw_of
+from tf_lottery.search.imp import iterative_pruning, redraw_of
+from tf_lottery.search.network import KerasNetwork
+from tf_lottery.search.plan import Plan
 from tf_lottery.search.ticket import Ticket
 from tf_lottery.training import environment, inputs
 from tf_lottery.training.arms import Start, Trained
@@ -72,7 +73,6 @@ class Session:
                 steps=self.steps,
                 eval_every=self.eval_every,
                 order_key=self.plan.key,
-                snapshot_step=self.plan.rewind_step,
                 checkpoints=not self.callbacks,
                 store=store,
                 listeners=listeners,
@@ -83,13 +83,21 @@ class Session:
         self, trainer: Trainer, store: ReplicateStore | None, provenance: Mapping[str, Any]
     ) -> Ticket:
         masked = self.masked
-        if int(np.asarray(masked.optimizer.iterations)):  # a network starts with a fresh optimizer
+        if masked.step:  # a network starts with a fresh optimizer
             masked.reset_optimizer()
         fresh = masked.state()
         initial = store.initial(fresh) if store else fresh
         results, history = [], []
         starts: dict[int, Start] = {}
-        for trained in iterative_pruning(self.plan, trainer, initial, masked.mask(), redraw_of(masked)):
+        network = KerasNetwork(
+            masked,
+            self.sources["training"],
+            key=self.plan.key,
+            steps=self.steps,
+            batch_size=self.batch_size,
+        )
+        search = iterative_pruning(self.plan, trainer, initial, masked.mask(), redraw_of(masked), network)
+        for trained in search:
             results.append(trained.result(REPLICATE))
             history.append({**vars(results[-1]), "metrics": _metrics(trained)})
             if trained.start.is_ticket:
@@ -131,7 +139,8 @@ class Session:
             raise ValueError(f"verbose must be 0, 1 or 'auto'. Received {verbose!r}.")
         if not verbose:
             return []
-        networks = self.plan.levels * (1 + len(self.plan.controls)) + 1
+        searched = self.plan.schedule == "early_bird"
+        networks = self.plan.levels * (1 + searched + len(self.plan.controls)) + 1
         terminal = Terminal(networks * self.steps, self.plan.controls)
         return [stack.enter_context(contextlib.closing(terminal))]
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 TICKET = "ticket"  # the arm that controls are held against
+SEARCH = "search"  # the arm of networks that are trained to find a mask
 Arrays = Mapping[str, np.ndarray]
 Mask = dict[str, np.ndarray]
 
@@ -32,6 +33,11 @@ def density(mask: Arrays) -> float:
     """
     check(mask)
     return kept(mask) / sum(np.size(array) for array in mask.values())
+
+
+def empty_layers(mask: Arrays) -> list[str]:
+    """Returns the paths of the layers that keep no weight: what is called layer collapse."""
+    return [path for path, array in mask.items() if not np.any(array)]
 
 
 def apply(mask: Arrays, weights: Arrays) -> dict[str, np.ndarray]:

@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 
-from tf_lottery.tickets.masks import TICKET
+from tf_lottery.tickets.masks import SEARCH, TICKET
 
-__all__ = ["TICKET", "History", "Result"]
+__all__ = ["SEARCH", "TICKET", "History", "Result"]
 
 
 @dataclasses.dataclass
@@ -53,6 +53,10 @@ class History:
         """Returns the curve's value at the early-stop step, NaN where there is no such curve."""
         return self.curves[curve][self.early_stop_index] if curve in self.curves else math.nan
 
+    def first(self, curve: str) -> float:
+        """Returns the curve's value before any update, NaN where there is no such curve."""
+        return self.curves[curve][0] if curve in self.curves else math.nan
+
     def final(self, curve: str) -> float:
         """Returns the curve's last value, NaN where there is no such curve."""
         return self.curves[curve][-1] if curve in self.curves else math.nan
@@ -63,7 +67,8 @@ class Result:
     """One row of results.csv: one trained network in numbers.
 
     Accuracies and densities are fractions in [0, 1]. An accuracy is NaN where the
-    model has no such metric or there is no such data.
+    model has no such metric or there is no such data. `search_steps` are the training
+    steps that were spent to find the mask, `empty_layers` the kernels that it empties.
     """
 
     replicate: int
@@ -76,6 +81,9 @@ class Result:
     final_test_accuracy: float
     final_validation_accuracy: float
     last_step: int
+    test_accuracy_before_training: float = math.nan
+    search_steps: int = 0
+    empty_layers: int = 0
 
     @property
     def early_stop_reached(self) -> bool:

@@ -40,7 +40,7 @@ def gather(
         TypeError: neither arrays nor a data set.
         ValueError: parts do not fit together, or a data set has no end, or is to be split.
     """
-    train = _training_data(x, y, sample_weight, class_weight)
+    train = training_data(x, y, sample_weight, class_weight)
     if validation_data is not None:
         validation = _evaluation_data("validation", validation_data)
     elif isinstance(train, Stream):
@@ -52,6 +52,21 @@ def gather(
         train = data.weigh_classes(train, class_weight)
     sources = {"training": train, "validation": validation}
     return sources if test_data is None else {**sources, "test": _evaluation_data("test", test_data)}
+
+
+def training_data(
+    x: Any, y: Any = None, sample_weight: Any = None, class_weight: Mapping[int, float] | None = None
+) -> Source:
+    """Returns the training data of `gather`, before anything is held out of them."""
+    if Stream.takes(x):
+        for name, value in {"y": y, "sample_weight": sample_weight}.items():
+            if value is not None:
+                raise ValueError(
+                    f"The training data set gives {name} itself: leave {name} out, or give arrays."
+                )
+        return Stream("training", x, class_weight)
+    _refuse_iterators("training", x)
+    return data.as_examples("training", x, y, sample_weight)
 
 
 def check_fits(model: Any, sources: Mapping[str, Source]) -> None:
@@ -79,18 +94,6 @@ def steps_per_epoch(train: Source, batch_size: int, limit: int | None = None) ->
 def digest(source: Source) -> str:
     """Returns what tells one source from another."""
     return source.describe() if isinstance(source, Stream) else data.digest(source)
-
-
-def _training_data(x: Any, y: Any, sample_weight: Any, class_weight: Mapping[int, float] | None) -> Source:
-    if Stream.takes(x):
-        for name, value in {"y": y, "sample_weight": sample_weight}.items():
-            if value is not None:
-                raise ValueError(
-                    f"The training data set gives {name} itself: leave {name} out, or give arrays."
-                )
-        return Stream("training", x, class_weight)
-    _refuse_iterators("training", x)
-    return data.as_examples("training", x, y, sample_weight)
 
 
 def _evaluation_data(what: str, given: Any) -> Source:

@@ -16,7 +16,7 @@ import filelock
 import numpy as np
 
 from tf_lottery import files
-from tf_lottery.training import environment
+from tf_lottery.training import environment, identity
 from tf_lottery.training.arms import Arrays, Start, Trained
 from tf_lottery.training.history import TICKET, History, Result
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # it imports TensorFlow, and a run directory can be refused w
 
 _STATE, _SNAPSHOT, _CURVE = "state/", "snapshot/", "curve/"
 _LOCK, _RESULT, _CHECKPOINT = ".lock", "result.json", "checkpoint.safetensors"
+_SNAPSHOTS = "snapshots.safetensors"
 _DELETE = "Delete {!r}: the same command makes it again."
 
 
@@ -121,17 +122,12 @@ class RunDirectory:
                 )
             return
         with _explaining("Choose another workdir."):
-            before, now = _flat(files.read_json(path)), _flat(self._config)
-        differences = [
-            f"  {name}: {before.get(name)!r} there, {now.get(name)!r} now"
-            for name in dict.fromkeys([*before, *now])
-            if before.get(name) != now.get(name)
-            and not (name in self._extendable and _extends(before.get(name), now.get(name)))
-        ]
+            differences = identity.differences(files.read_json(path), self._config, self._extendable)
         if differences:
             raise RunDirectoryError(
-                f"{str(self.path)!r} belongs to a run with another config:\n" + "\n".join(differences) + "\n"
-                "Choose another workdir, or the config of that run."
+                f"{str(self.path)!r} belongs to a run with another config:\n  "
+                + "\n  ".join(differences)
+                + "\nChoose another workdir, or the config of that run."
             )
 
     def _remove_leftovers(self) -> None:
@@ -175,7 +171,7 @@ class ReplicateStore:
         folder = self.folder(start)
         if not (folder / _RESULT).exists():
             return None
-        snapshot = folder / "snapshot.safetensors"
+        snapshots = folder / _SNAPSHOTS
         with _explaining(_DELETE.format(str(folder))):
             mask, _ = files.read_tensors(folder / "mask.safetensors")
             arrays = files.read_arrays(folder / "curves.npz")
@@ -184,7 +180,7 @@ class ReplicateStore:
                 start,
                 files.read_tensors(folder / "end.safetensors")[0],
                 History(curves.pop("steps"), curves),
-                _in_order(files.read_tensors(snapshot)[0], start.state) if snapshot.exists() else None,
+                _snapshots(files.read_tensors(snapshots)[0], start.state) if snapshots.exists() else {},
             )
         same = mask.keys() == start.mask.keys()
         if not same or any(not np.array_equal(mask[path], array) for path, array in start.mask.items()):
@@ -204,8 +200,8 @@ class ReplicateStore:
             # The file has its tensors in an order of its own, and curves.npz has them in theirs.
             curves = {name: tensors[_CURVE + name].tolist() for name in described["curves"]}
             history = History(described["steps"], curves)
-        snapshot = _in_order(_under(_SNAPSHOT, tensors), start.state)
-        return Progress(_under(_STATE, tensors), history, snapshot or None)
+        snapshots = _snapshots(_under(_SNAPSHOT, tensors), start.state)
+        return Progress(_under(_STATE, tensors), history, snapshots)
 
     def wants_progress(self) -> bool:
         return time.monotonic() - self._run.last_written >= self._run.checkpoint_seconds
@@ -213,7 +209,7 @@ class ReplicateStore:
     def save_progress(self, start: Start, progress: "Progress") -> None:
         history = progress.history
         tensors = {_STATE + name: array for name, array in progress.state.items()}
-        tensors |= {_SNAPSHOT + name: array for name, array in (progress.snapshot or {}).items()}
+        tensors |= {_SNAPSHOT + name: array for name, array in _by_step(progress.snapshots).items()}
         tensors |= {_CURVE + name: np.array(curve) for name, curve in history.curves.items()}
         described = {"steps": history.steps, "curves": list(history.curves)}
         files.write_tensors(self.folder(start) / _CHECKPOINT, tensors, described)
@@ -228,8 +224,8 @@ class ReplicateStore:
         files.write_tensors(folder / "start.safetensors", start, None)
         files.write_tensors(folder / "end.safetensors", trained.final, None)
         files.write_tensors(folder / "mask.safetensors", trained.start.mask, None)
-        if trained.snapshot is not None:
-            files.write_tensors(folder / "snapshot.safetensors", trained.snapshot, None)
+        if trained.snapshots:
+            files.write_tensors(folder / _SNAPSHOTS, _by_step(trained.snapshots), None)
         curves = {name: np.array(curve) for name, curve in history.curves.items()}
         files.write_arrays(folder / "curves.npz", {"steps": np.array(history.steps), **curves})
         result = dataclasses.asdict(trained.result(self.replicate))
@@ -268,27 +264,21 @@ def _explaining(remedy: str) -> Iterator[None]:
         raise RunDirectoryError(f"{error} {remedy}") from error
 
 
-def _extends(before: Any, now: Any) -> bool:
-    """Whether an entry only grew: a number, or a list of names or numbers that holds all it held."""
-    if isinstance(before, list) and isinstance(now, list):
-        return set(before) <= set(now)
-    return isinstance(before, int) and isinstance(now, int) and before <= now
-
-
 def _under(prefix: str, tensors: Arrays) -> Arrays:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _by_step(snapshots: Mapping[int, Arrays]) -> Arrays:
+    """Returns the tensors of all snapshots, named `<step>/<path>`."""
+    return {f"{step}/{path}": a for step, state in snapshots.items() for path, a in state.items()}
+
+
+def _snapshots(tensors: Arrays, like: Arrays) -> dict[int, Arrays]:
+    """Returns step -> state of what `_by_step` put together."""
+    steps = {int(name.partition("/")[0]) for name in tensors}
+    return {step: _in_order(_under(f"{step}/", tensors), like) for step in sorted(steps)}
 
 
 def _in_order(tensors: Arrays, like: Arrays) -> Arrays:
     """Returns tensors in the network's order, which a file has not: tickets are written in it."""
     return {**{path: tensors[path] for path in like if path in tensors}, **tensors}
-
-
-def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(config, dict):
-        return {prefix: config}
-    return {
-        name: value
-        for key, entry in config.items()
-        for name, value in _flat(entry, f"{prefix}.{key}" if prefix else key).items()
-    }

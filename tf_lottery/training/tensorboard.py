@@ -51,7 +51,9 @@ class TensorBoard(Listener):
             "test_accuracy_at_early_stop": result.test_accuracy_at_early_stop,
             "final_test_accuracy": result.final_test_accuracy,
             "min_validation_loss": result.min_validation_loss,
+            "test_accuracy_before_training": result.test_accuracy_before_training,
             "density": result.density,
+            "search_steps": result.search_steps,
         }
         _write(self._arms[arm], {f"by_level/{k}": v for k, v in values.items()}, trained.start.level)
         self._arms[arm].flush()

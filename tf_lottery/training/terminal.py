@@ -47,7 +47,7 @@ class Terminal(Listener):
         # Above the live line, where there is one.
         self._bar.write(
             f"{self._name(start)} {masks.density(start.mask):7.2%}  "
-            f"early stop at step {history.early_stop_step:>6}{_metrics(history)}",
+            f"early stop at step {history.early_stop_step:>6}{_metrics(history)}{_collapse(start)}",
             file=sys.stdout,
         )
         sys.stdout.flush()
@@ -62,6 +62,12 @@ class Terminal(Listener):
     def _name(self, start: Start) -> str:
         replicate = "" if self.replicate is None else f"replicate {self.replicate}  "
         return f"{replicate}level {start.level:>2}  {start.arm:<{self._width}}"
+
+
+def _collapse(start: Start) -> str:
+    """Returns which layers have no weight left."""
+    empty = masks.empty_layers(start.mask)
+    return f"  layer collapse: {', '.join(empty)}" if empty else ""
 
 
 def _metrics(history: History) -> str:

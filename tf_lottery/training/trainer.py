@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
+from tf_lottery.tickets.rewinding import FINAL
 from tf_lottery.training.arms import Arrays, Start, Trained
 from tf_lottery.training.data import DataOrder
 from tf_lottery.training.history import History
@@ -52,7 +53,7 @@ class Progress:
 
     state: Arrays
     history: History
-    snapshot: Arrays | None = None
+    snapshots: Mapping[int, Arrays] = dataclasses.field(default_factory=dict)
 
 
 class Store(Protocol):
@@ -84,7 +85,6 @@ class Trainer:
         control_steps: the same for controls; None for as many.
         eval_every: steps between evaluations; the last step is evaluated too.
         order_key: what the data order depends on beside the level: seed, replicate.
-        snapshot_step: the step of level 0 at which every variable is copied.
         test_curves: whether the test data are evaluated each time, or only where the
             validation loss is lower than before, and at the end. The results are the
             same; the curves have gaps (NaN), and evaluation costs about a third.
@@ -103,7 +103,6 @@ class Trainer:
         control_steps: int | None = None,
         eval_every: int,
         order_key: Sequence[int | str],
-        snapshot_step: int = 0,
         test_curves: bool = True,
         checkpoints: bool = True,
         store: Store | None = None,
@@ -115,7 +114,6 @@ class Trainer:
         self._control_steps = steps if control_steps is None else control_steps
         self._eval_every = eval_every
         self._order_key = tuple(order_key)
-        self._snapshot_step = snapshot_step
         self._test_curves = test_curves
         self._checkpoints = checkpoints
         self._store = store
@@ -137,40 +135,51 @@ class Trainer:
         return trained
 
     def _train(self, start: Start) -> Trained:
-        goes_on = self._store is not None and self._checkpoints
+        goes_on = self._store is not None and self._checkpoints and start.watch is None
         progress = self._store.load_progress(start) if goes_on else None
-        progress = progress or Progress(start.masked_state, History())
-        history, snapshot = progress.history, progress.snapshot
-        self._model.restore(progress.state)
-        self._model.set_mask(start.mask)
+        self._begin(start, progress)
+        history, snapshots = (progress.history, dict(progress.snapshots)) if progress else (History(), {})
         for listener in self._listeners:
             listener.started(start, history)
-        wanted = self._snapshot_step if start.is_ticket and start.level == 0 else None
         if not history.steps:
             self._evaluate(start, history, start.step, {})
         step = history.steps[-1]
-        if step == wanted:
-            snapshot = self._model.state()
         order = self._loop.order(*self._order_key, start.level)
-        last = self._last_step(start)
-        while step < last and not self._stopped():
-            until = self._next_stop(step, last, wanted)
+        last, stopped = self._last_step(start), False
+        self._snap(start, step, snapshots)
+        while step < last and not stopped:
+            until = self._next_stop(start, step, last)
             step, logs = self._advance(start, history, order, step, until)
-            if step == wanted:
-                snapshot = self._model.state()
-            if step % self._eval_every == 0 or step == last or self._stopped():
+            self._snap(start, step, snapshots)
+            stopped = self._stopped() or self._watched_enough(start, step)
+            if step % self._eval_every == 0 or step == last or stopped:
                 self._evaluate(start, history, step, logs)
                 if goes_on and self._store.wants_progress():
-                    self._store.save_progress(start, Progress(self._model.state(), history, snapshot))
-        if wanted is not None and step < wanted:
+                    self._store.save_progress(start, Progress(self._model.state(), history, snapshots))
+        self._snap(start, FINAL, snapshots)
+        if missed := start.snapshots - snapshots.keys():
             raise ValueError(
-                f"The dense network was stopped at step {step}, before rewind_step {wanted} that later "
-                "levels start from. Stop it later, or give a lower rewind_step."
+                f"The network of level {start.level} was stopped at step {step}, before step {min(missed)} "
+                "whose weights the search needs. Stop it later, or give a lower rewind_step or score_step."
             )
         self._model.finalize()
         for listener in self._listeners:
             listener.ended(start)
-        return Trained(start, network_weights(self._model.state()), history, snapshot)
+        return Trained(start, network_weights(self._model.state()), history, snapshots)
+
+    def _begin(self, start: Start, progress: Progress | None) -> None:
+        self._model.restore(progress.state if progress else start.masked_state)
+        self._model.set_mask(start.mask, start.frozen)
+        if start.resets_step and not progress:
+            self._model.set_step(start.step)
+
+    def _snap(self, start: Start, step: int, snapshots: dict[int, Arrays]) -> None:
+        if step in start.snapshots and step not in snapshots:
+            snapshots[step] = self._model.state()
+
+    def _watched_enough(self, start: Start, step: int) -> bool:
+        due = start.watch is not None and step % start.watch.every == 0
+        return due and start.watch.stop(network_weights(self._model.state()))
 
     def _advance(
         self, start: Start, history: History, order: DataOrder | StreamOrder, step: int, until: int
@@ -223,11 +232,15 @@ class Trainer:
         return {f"{data}/{name}": value for name, value in logs.items()}
 
     def _last_step(self, start: Start) -> int:
-        return self._steps if start.is_ticket else self._control_steps
+        if start.until is not None:
+            return start.until
+        return self._control_steps if start.is_control else self._steps
 
-    def _next_stop(self, step: int, last: int, wanted: int | None) -> int:
-        stop = min(step + self._eval_every - step % self._eval_every, last)
-        return wanted if wanted is not None and step < wanted < stop else stop
+    def _next_stop(self, start: Start, step: int, last: int) -> int:
+        """Returns the next step at which there is something to do beside training."""
+        grids = [self._eval_every] + ([start.watch.every] if start.watch else [])
+        stops = [step + every - step % every for every in grids] + [s for s in start.snapshots if s > step]
+        return min(*stops, last)
 
 
 def _non_finite(start: Start, history: History, step: int, loss: float) -> str:

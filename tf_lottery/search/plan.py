@@ -1,0 +1,84 @@
+"""What is done between two trainings."""
+
+import dataclasses
+from collections.abc import Callable, Container, Mapping
+from typing import Any
+
+from tf_lottery.tickets import pruning, scores
+from tf_lottery.tickets.controls import Control
+from tf_lottery.tickets.masks import Arrays, Mask
+from tf_lottery.tickets.rewinding import FINAL, Rewinding
+from tf_lottery.tickets.scores import Criterion
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is done between two trainings.
+
+    Attributes:
+        levels: how often the network is pruned; `levels + 1` tickets are trained.
+        fractions: path -> share of the layer's remaining weights to prune per level.
+        scope: a name in `pruning.SCOPES`: which weights compete.
+        structure: what is pruned as one: `"unstructured"`, `"units"`, `"block:4x1"`, `"2:4"`.
+        criterion: scores the weights; the lowest are pruned.
+        schedule: a name in `schedules.SCHEDULES`: what a level's mask is made from.
+        rewinding: what the survivors are reset to.
+        controls: name -> control, trained beside the ticket.
+        control_levels: the levels at which they are; None for all but level 0,
+            where nothing is pruned yet.
+        key: what everything drawn at random depends on, such as seed and replicate.
+        epoch: steps in a pass over the training data, for schedules that count passes.
+    """
+
+    levels: int
+    fractions: Mapping[str, float]
+    scope: str = "layer"
+    structure: str = "unstructured"
+    criterion: Criterion = scores.magnitude
+    schedule: str = "iterative"
+    rewinding: Rewinding = Rewinding()
+    controls: Mapping[str, Control] = dataclasses.field(default_factory=dict)
+    control_levels: Container[int] | None = None
+    key: tuple[int | str, ...] = (0,)
+    epoch: int = 1
+
+    def __post_init__(self) -> None:
+        if self.levels < 0:
+            raise ValueError(f"levels must be 0 or more. Received {self.levels}.")
+
+    @property
+    def method(self) -> str:
+        """How a ticket of this plan is found, in a few words."""
+        structure = "" if self.structure == "unstructured" else f", structure {self.structure}"
+        schedule = self.schedule.replace("_", "-")
+        return f"{schedule} pruning by {self.criterion.__name__}, scope {self.scope}{structure}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What determines the tickets, as JSON can hold it."""
+        return {
+            "levels": self.levels,
+            "fractions": dict(self.fractions),
+            "scope": self.scope,
+            "structure": self.structure,
+            "criterion": self.criterion.__name__,
+            "schedule": self.schedule,
+            "rewinding": dataclasses.asdict(self.rewinding),
+            "controls": list(self.controls),
+            "key": list(self.key),
+        }
+
+    def has_controls(self, level: int) -> bool:
+        """Whether the controls are trained at that level."""
+        return level > 0 if self.control_levels is None else level in self.control_levels
+
+    def snapshots(self, level: int) -> frozenset[int]:
+        """Returns the steps at which the ticket of that level is copied whole."""
+        wanted = {self.rewinding.score} - {FINAL}
+        if level == 0 or self.rewinding.restore == FINAL:
+            wanted.add(self.rewinding.restore)
+        return frozenset(wanted)
+
+    def prune(self, mask: Mask, score: Callable[[Mask], Arrays], rounds: int = 1) -> Mask:
+        """Returns the mask of the next level; `score` is asked anew in each round."""
+        return pruning.prune_in_rounds(mask, score, self.fractions, self.scope, self.structure, rounds)

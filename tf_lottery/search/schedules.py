@@ -1,0 +1,92 @@
+"""Schedules: what the mask of the next level is made from.
+
+A schedule takes the search and the ticket that was trained last, and returns the mask of
+the next level and how many training steps were spent to find it. To add one, write such a
+function and name it in `SCHEDULES`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+
+from tf_lottery.search.early_bird import StableMask
+from tf_lottery.search.plan import Plan
+from tf_lottery.tickets import scores, seeds
+from tf_lottery.tickets.masks import SEARCH, Arrays, Mask
+from tf_lottery.tickets.rewinding import FINAL
+from tf_lottery.tickets.scores import Evidence, Network, Scores
+from tf_lottery.training.arms import Start, Trained, Watch
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """A search once its dense network is trained.
+
+    Attributes:
+        plan: levels, criterion and so on.
+        train: trains one arm.
+        dense: the network of level 0.
+        network: what criteria may compute on.
+    """
+
+    plan: Plan
+    train: Callable[[Start], Trained]
+    dense: Trained
+    network: Network | None = None
+
+    def scores(self, trained: Trained, mask: Mask, weights: Arrays | None = None) -> Scores:
+        """Returns the scores of a network, by its weights at the step that the plan scores."""
+        start = trained.start
+        rng = seeds.generator(*self.plan.key, "criterion", start.level)
+        if weights is None:
+            weights = trained.weights_at(self.plan.rewinding.score)
+        return self.plan.criterion(Evidence(mask, start.state, weights, rng, self.network))
+
+    @functools.cached_property
+    def dense_scores(self) -> Scores:
+        """The scores of the dense network."""
+        return self.scores(self.dense, self.dense.start.mask)
+
+    def steps_for_scores(self, trained: Trained) -> int:
+        """Returns how many of a network's training steps its scores took."""
+        needs = scores.needs(self.plan.criterion)
+        if not needs.training:
+            return self.network.steps if needs.learning else 0
+        step = self.plan.rewinding.score
+        return (trained.last_step if step == FINAL else step) - trained.start.step
+
+
+Schedule = Callable[[Search, Trained], tuple[Mask, int]]
+
+
+def iterative(search: Search, ticket: Trained) -> tuple[Mask, int]:
+    """Prunes each ticket by its own weights: every level costs a training (1803.03635)."""
+    rounds = scores.needs(search.plan.criterion).rounds
+    mask = search.plan.prune(ticket.start.mask, lambda left: search.scores(ticket, left), rounds)
+    return mask, ticket.start.search_steps + search.steps_for_scores(ticket)
+
+
+def one_shot(search: Search, ticket: Trained) -> tuple[Mask, int]:
+    """Prunes every level by the weights of the dense network: one training (1803.03635, sec. 2)."""
+    mask = search.plan.prune(ticket.start.mask, lambda left: search.dense_scores)
+    return mask, search.steps_for_scores(search.dense)
+
+
+def early_bird(search: Search, ticket: Trained) -> tuple[Mask, int]:
+    """Trains the dense network until its mask of the next level stays the same (1909.11957)."""
+    plan, dense, level = search.plan, search.dense, ticket.start.level + 1
+
+    def mask_of(weights: Arrays) -> Mask:
+        found = search.scores(dense, dense.start.mask, weights)
+        mask = dense.start.mask
+        for _ in range(level):
+            mask = plan.prune(mask, lambda left: found)
+        return mask
+
+    watch = Watch(plan.epoch, StableMask(mask_of))
+    start = dataclasses.replace(dense.start, level=level, arm=SEARCH, snapshots=frozenset(), watch=watch)
+    searched = search.train(start)
+    return mask_of(searched.final), searched.last_step - start.step
+
+
+SCHEDULES: Mapping[str, Schedule] = {"iterative": iterative, "one_shot": one_shot, "early_bird": early_bird}
