@@ -9,6 +9,10 @@ Arrays = Mapping[str, np.ndarray]
 Mask = dict[str, np.ndarray]
 
 
+class LayerCollapse(UserWarning):
+    """Pruning has left a layer without a single weight."""
+
+
 def ones(shapes: Mapping[str, tuple[int, ...]]) -> Mask:
     """Returns the mask that keeps every weight."""
     return {path: np.ones(shape, bool) for path, shape in shapes.items()}
@@ -32,6 +36,16 @@ def density(mask: Arrays) -> float:
     """
     check(mask)
     return kept(mask) / sum(np.size(array) for array in mask.values())
+
+
+def empty_layers(mask: Arrays) -> list[str]:
+    """Returns the paths of which the mask keeps no weight.
+
+    Example:
+        >>> empty_layers({"fc/kernel": np.array([True, False]), "output/kernel": np.array([False])})
+        ['output/kernel']
+    """
+    return [path for path, array in mask.items() if not np.any(array)]
 
 
 def apply(mask: Arrays, weights: Arrays) -> dict[str, np.ndarray]:
