@@ -269,6 +269,26 @@ def test_tfmot_a_checkpoint_in_the_middle_of_an_epoch_is_sparse(keras, make_mode
             assert kernel[array].all() and not kernel[~array].any()
 
 
+def test_tfmot_two_of_four_along_the_inputs():
+    kernel = np.array([[0.74, 0.68], [-0.89, -0.45], [-1.68, 1.24], [0.31, -0.6]])
+    mask = masks.ones({"a": (4, 2)})
+    for _ in range(2):  # theirs goes there at once
+        mask = tf_lottery.prune(mask, {"a": np.abs(kernel)}, {"a": 0.5}, structure="2:4")
+    assert mask["a"].astype(int).tolist() == [[0, 1], [1, 0], [1, 1], [0, 0]]
+
+
+# JaxPruner rounds layer by layer and so keeps 37 and 16 of the 74; by the formula the densities are
+# e * (6 / 8, 9 / 18, 12 / 48): e = 29 / 21 with the first layer full, and e = 16 / 27.
+@pytest.mark.parametrize(("left", "sparsities"), [(37, (0, 0.31, 0.655)), (16, (0.556, 0.70, 0.85))])
+def test_jaxpruner_erk(left, sparsities):
+    mask = masks.ones({"a": (2, 4), "b": (3, 6), "c": (2, 4, 6)})
+    ones = {path: np.ones(array.shape) for path, array in mask.items()}
+    pruned = tf_lottery.prune(mask, ones, dict.fromkeys(mask, 1 - left / 74), "erk")
+    assert masks.kept(pruned) == left
+    for array, sparsity in zip(pruned.values(), sparsities):
+        assert array.sum() == round((1 - sparsity) * array.size)
+
+
 @pytest.mark.parametrize(
     ("weights", "expected"),
     [

@@ -23,6 +23,12 @@ def test_density_is_kept_over_prunable_of_the_whole_network():
     assert masks.density({"a": [[True, False], [False, False]]}) == 0.25
 
 
+def test_layers_that_keep_nothing_are_named():
+    mask = {**example(), "fc3/kernel": np.zeros((2, 2), bool), "fc4/kernel": [False]}
+    assert masks.empty_layers(mask) == ["fc3/kernel", "fc4/kernel"]
+    assert masks.empty_layers(example()) == []
+
+
 def test_density_weighs_layers_by_their_size():
     assert masks.density({"big": np.zeros(9, bool), "small": np.ones(1, bool)}) == 0.1
 

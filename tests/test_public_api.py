@@ -34,7 +34,7 @@ SIGNATURES = {
     "eval_every=None, seed=0, callbacks=None, workdir=None, verbose='auto'",
     "iterative_magnitude_pruning": "model, train, *, levels=10, prune_fraction=0.2, layer_fractions=None, "
     "scope='layer', criterion='magnitude', seed=0",
-    "prune": "mask, scores, fractions, scope='layer'",
+    "prune": "mask, scores, fractions, scope='layer', structure='unstructured'",
     "density": "mask",
     "apply_mask": "model, mask",
     "wrap": "model",

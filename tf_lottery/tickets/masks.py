@@ -10,6 +10,10 @@ Arrays = Mapping[str, np.ndarray]
 Mask = dict[str, np.ndarray]
 
 
+class LayerCollapse(UserWarning):
+    """Pruning has left a layer without a single weight."""
+
+
 def ones(shapes: Mapping[str, tuple[int, ...]]) -> Mask:
     """Returns the mask that keeps every weight."""
     return {path: np.ones(shape, bool) for path, shape in shapes.items()}
@@ -36,7 +40,12 @@ def density(mask: Arrays) -> float:
 
 
 def empty_layers(mask: Arrays) -> list[str]:
-    """Returns the paths of the layers that keep no weight: what is called layer collapse."""
+    """Returns the paths of which the mask keeps no weight.
+
+    Example:
+        >>> empty_layers({"fc/kernel": np.array([True, False]), "output/kernel": np.array([False])})
+        ['output/kernel']
+    """
     return [path for path, array in mask.items() if not np.any(array)]
 
 
