@@ -234,6 +234,55 @@ def test_a_wrapper_rewinds_to_its_snapshot_under_its_mask(data, random_mask):
         np.testing.assert_array_equal(wrapper.layer.get_weights()[1], bias)
 
 
+def test_frozen_weights_keep_their_value_until_the_mask_is_set_without(make_model, random_mask):
+    masked = MaskedModel(make_model())
+    before, mask = masked.kernels(), random_mask(masked.shapes)
+    masked.set_mask(mask, frozen=True)
+    for path, kernel in masked.kernels().items():
+        np.testing.assert_array_equal(kernel, before[path])
+        np.testing.assert_array_equal(masked.mask()[path], mask[path])
+    masked.set_mask(mask)
+    for path, kernel in masked.kernels().items():
+        np.testing.assert_array_equal(kernel, np.where(mask[path], before[path], 0))
+
+
+def test_each_freezing_takes_the_values_of_the_time(make_model, data, random_mask):
+    masked = MaskedModel(make_model())
+    for seed in range(2):
+        mask, before = random_mask(masked.shapes, seed=seed), masked.kernels()
+        masked.set_mask(mask, frozen=True)
+        train(masked.model, data)
+        for path, kernel in masked.kernels().items():
+            np.testing.assert_array_equal(kernel[~mask[path]], before[path][~mask[path]])
+            assert not np.array_equal(kernel[mask[path]], before[path][mask[path]])
+
+
+def test_frozen_weights_of_mixed_precision_are_not_rounded(keras, data, random_mask):
+    hidden = keras.layers.Dense(16, dtype="mixed_bfloat16", name="a")
+    model = keras.Sequential([keras.layers.Input((8,)), hidden, keras.layers.Dense(3)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.AdamW(0.1), loss)
+    masked = MaskedModel(model)
+    mask, before = random_mask(masked.shapes), masked.kernels()
+    masked.set_mask(mask, frozen=True)
+    train(model, data)
+    for path, kernel in masked.kernels().items():
+        assert kernel.dtype == np.float32
+        np.testing.assert_array_equal(kernel[~mask[path]], before[path][~mask[path]])
+        assert (kernel[mask[path]] != before[path][mask[path]]).all()
+
+
+def test_a_wrapper_holds_frozen_weights(data, random_mask):
+    model, wrapped = wrapped_model()
+    masked = MaskedModel(wrapped)
+    mask, before = random_mask(masked.shapes), masked.kernels()
+    masked.set_mask(mask, frozen=True)
+    train(wrapped, data)
+    for (path, kernel), layer in zip(masked.kernels().items(), model.layers):
+        np.testing.assert_array_equal(kernel[~mask[path]], before[path][~mask[path]])
+        np.testing.assert_array_equal(layer.get_weights()[0], kernel)
+
+
 def test_wrapping_after_masking_keeps_the_mask(random_mask):
     model = tf_keras_model()
     mask = random_mask(MaskedModel(model).shapes)

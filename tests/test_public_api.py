@@ -94,7 +94,9 @@ def test_the_fields_of_a_ticket():
 
 def test_criteria_and_controls_by_name():
     assert list(tf_lottery.CRITERIA) == ["magnitude", "random"]
-    assert list(tf_lottery.CONTROLS) == ["reinit", "shuffle", "random"]
+    kinds = "reinit shuffle random same_sign signed_constant permuted resampled noise random_ticket inverted"
+    kinds += " trained freeze_initial freeze_by_movement freeze_by_movement_all"
+    assert list(tf_lottery.CONTROLS) == kinds.split()
 
 
 def test_every_public_thing_says_what_it_does():

@@ -11,7 +11,6 @@ from tf_lottery.experiments.networks import NETWORKS
 from tf_lottery.keras_api.flavour import FLAVOURS
 from tf_lottery.search.schedules import SCHEDULES
 from tf_lottery.tickets import controls, rewinding, structure
-from tf_lottery.tickets.controls import CONTROLS
 from tf_lottery.tickets.pruning import SCOPES
 from tf_lottery.tickets.rewinding import FINAL, REWINDINGS, Rewinding
 from tf_lottery.tickets.scores import CRITERIA
@@ -109,7 +108,9 @@ class ExperimentConfig(_Section):
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     prune: PruneConfig = dataclasses.field(default_factory=PruneConfig)
-    controls: tuple[str, ...] = _entry(("reinit",), f"any of {', '.join(CONTROLS)}; empty for none")
+    controls: tuple[str, ...] = _entry(
+        ("reinit",), "such as reinit, reinit_2, shuffle, noise:0.5; empty for none"
+    )
     control_levels: tuple[int, ...] = _entry((), "the levels with controls; empty for all but level 0")
     replicates: int = _entry(1, "how often all is repeated, with other seeds")
     seed: int = _entry(0, "everything random depends on it")

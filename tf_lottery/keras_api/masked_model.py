@@ -82,8 +82,13 @@ class MaskedModel:
         held = {path: masking.constraint_of(self._slots[path].variable).mask for path in self.shapes}
         return {path: mask.numpy().astype(bool) for path, mask in held.items()}
 
-    def set_mask(self, mask: Mapping[str, np.ndarray]) -> None:
+    def set_mask(self, mask: Mapping[str, np.ndarray], frozen: bool = False) -> None:
         """Sets the mask and zeroes what it prunes.
+
+        Args:
+            mask: path -> bool array, True where a weight is kept.
+            frozen: pruned weights stay as they are instead, bit for bit, under every
+                optimizer. A model's file in Keras's own format does not tell that they do.
 
         Raises:
             TypeError: an array is not of bools.
@@ -95,8 +100,8 @@ class MaskedModel:
         optimizers.refuse_adafactor(self.optimizer, mask)
         for path in self.shapes:
             kernel = self._slots[path].variable
-            masking.set_mask(kernel, np.asarray(mask[path]))
-            kernel.assign(masking.constraint_of(kernel).masked(tf.convert_to_tensor(kernel)))
+            masking.set_mask(kernel, np.asarray(mask[path]), frozen)
+            kernel.assign(masking.constraint_of(kernel).held(tf.convert_to_tensor(kernel)))
 
     def kernels(self) -> Arrays:
         """Returns copies of the prunable weights by path."""

@@ -7,6 +7,9 @@ gradients. So the optimizer masks the gradients too, before anything else: the
 surviving weights then evolve as those of a network with `w * m` in its forward
 pass. The moving averages that some optimizers put in the place of the weights are
 masked as well: no constraint is applied to them.
+
+Pruned weights may be frozen instead, each at a value of its own: the others evolve as
+those of a network with `w * m + c` in its forward pass.
 """
 
 import functools
@@ -18,26 +21,37 @@ import tensorflow as tf
 
 
 class MaskConstraint:
-    """Zeroes pruned weights, after the user's own constraint where there is one.
+    """Holds pruned weights in place, after the user's own constraint where there is one.
 
     Args:
         mask: variable of the kernel's shape, nonzero where a weight is kept.
+        pruned: variable of what pruned weights are held at: one 0 for all, or an array
+            of the kernel's shape.
         inner: the constraint that the variable had before, or None.
     """
 
-    def __init__(self, mask: tf.Variable, inner: Any = None):
+    def __init__(self, mask: tf.Variable, pruned: tf.Variable, inner: Any = None):
         self.mask = mask
+        self.pruned = pruned
         self.inner = inner
 
     def __call__(self, weights: Any) -> tf.Tensor:
         if self.inner is not None:
             weights = self.inner(weights)
-        weights = tf.convert_to_tensor(weights)
-        return self.masked(weights)
+        return self.held(tf.convert_to_tensor(weights))
 
-    def masked(self, values: tf.Tensor) -> tf.Tensor:
-        kept = tf.cast(self.mask, tf.bool)
-        return tf.where(kept, values, tf.zeros_like(values))
+    def held(self, weights: tf.Tensor) -> tf.Tensor:
+        """Returns weights, or averages of them, with the pruned ones where they are held."""
+        held = tf.where(self._kept(), weights, self.pruned)
+        held.set_shape(weights.shape)  # that of `pruned` is not known to a graph
+        return held
+
+    def masked(self, gradient: tf.Tensor) -> tf.Tensor:
+        """Returns a gradient with 0 for what is pruned."""
+        return tf.where(self._kept(), gradient, tf.zeros_like(gradient))
+
+    def _kept(self) -> tf.Tensor:
+        return tf.cast(self.mask, tf.bool)
 
 
 def constraint_of(variable: Any) -> MaskConstraint | None:
@@ -50,15 +64,23 @@ def attach(variable: Any, mask: tf.Variable | None = None) -> MaskConstraint:
     """Puts `mask`, or a new one of ones, on `variable`, round the constraint that it has."""
     if mask is None:
         mask = tf.Variable(tf.ones(variable.shape, tf.bool), trainable=False, name="mask")
-    constraint = MaskConstraint(mask, variable.constraint)
+    # Its shape is left open: one trace serves a 0 for all and a value for each.
+    pruned = tf.Variable(
+        tf.zeros((), variable.dtype), trainable=False, name="pruned", shape=tf.TensorShape(None)
+    )
+    constraint = MaskConstraint(mask, pruned, variable.constraint)
     _set_constraint(variable, constraint)
     return constraint
 
 
-def set_mask(variable: Any, mask: np.ndarray) -> None:
-    """Puts the values of `mask`, bools of the variable's shape, on `variable`; sets no weight."""
+def set_mask(variable: Any, mask: np.ndarray, frozen: bool = False) -> None:
+    """Puts the values of `mask`, bools of the variable's shape, on `variable`; sets no weight.
+
+    From the next step on pruned weights are 0, or with `frozen` what they are now.
+    """
     held = constraint_of(variable) or attach(variable)
     held.mask.assign(tf.cast(mask, held.mask.dtype))
+    held.pruned.assign(tf.convert_to_tensor(variable) if frozen else tf.zeros((), held.pruned.dtype))
 
 
 def detach(variable: Any) -> None:
@@ -121,7 +143,7 @@ def _mask_averages(optimizer: Any) -> None:
 
 def _mask_values(variable: Any, constraint: MaskConstraint | None) -> None:
     if constraint is not None:
-        variable.assign(constraint.masked(tf.convert_to_tensor(variable)))
+        variable.assign(constraint.held(tf.convert_to_tensor(variable)))
 
 
 @functools.cache
