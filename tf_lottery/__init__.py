@@ -32,6 +32,14 @@ _HOMES = {
 
 __all__ = sorted(_HOMES)
 
+# Module -> the function that tells a Keras of the class that files ask it for.
+_IN_FILES = {
+    "keras_api.holding": "register",
+    "experiments.augmentation": "crop_flip",
+    "experiments.initializers": "signed_constant",
+    "experiments.schedules": "warmup_and_decay",
+}
+
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
@@ -46,5 +54,6 @@ def __dir__() -> list[str]:
 @wrapt.when_imported("keras")
 @wrapt.when_imported("tf_keras")
 def _register(keras: ModuleType) -> None:
-    """Lets `load_model` bring masks back from a file, whichever of the two is imported first."""
-    importlib.import_module("tf_lottery.keras_api.holding").register(keras)
+    """Lets `load_model` bring back masks and what else is ours, whichever of the two is imported first."""
+    for module, register in _IN_FILES.items():
+        getattr(importlib.import_module(f"tf_lottery.{module}"), register)(keras)

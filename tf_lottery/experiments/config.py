@@ -6,8 +6,9 @@ import typing
 from typing import Any
 
 from tf_lottery import names
+from tf_lottery.experiments import networks
+from tf_lottery.experiments.augmentation import AUGMENTATIONS
 from tf_lottery.experiments.datasets import SCALINGS
-from tf_lottery.experiments.networks import NETWORKS
 from tf_lottery.keras_api.flavour import FLAVOURS
 from tf_lottery.search.schedules import SCHEDULES
 from tf_lottery.tickets import controls, rewinding, structure
@@ -65,9 +66,11 @@ class NetworkConfig(_Section):
     """Which network, and how its kernels are initialized."""
 
     name: str = _entry(
-        "lenet_300_100", f"one of {', '.join(NETWORKS)}; widths after a colon, as in mlp:64,32"
+        "lenet_300_100", "or mlp:64,32 (any widths), conv_2/4/6, resnet_20 (N = 6n + 2), vgg_11/13/16/19"
     )
-    initializer: str = _entry("glorot_normal", "of the kernels, by Keras's name")
+    initializer: str = _entry(
+        "glorot_normal", "of kernels: Keras's name, as in random_normal:stddev=0.05; signed_constant"
+    )
 
 
 @dataclasses.dataclass
@@ -76,6 +79,16 @@ class TrainConfig(_Section):
 
     optimizer: str = _entry("adam", "by Keras's name")
     learning_rate: float = _entry(1.2e-3, "of the optimizer")
+    momentum: float = _entry(0.0, "of SGD")
+    warmup_steps: int = _entry(0, "steps in which the learning rate rises linearly from 0")
+    decay_steps: tuple[int, ...] = _entry(
+        (), "steps at which the learning rate is multiplied by decay_factor"
+    )
+    decay_factor: float = _entry(0.1, "once for each of decay_steps")
+    weight_decay: float = _entry(0.0, "times a kernel, added to its gradient: L2 penalty, part of the losses")
+    augment: str = _entry(
+        "none", f"one of {', '.join(AUGMENTATIONS)}: train on images padded by 4, cropped, flipped"
+    )
     batch_size: int = _entry(60, "examples in one step")
     steps: int = _entry(1500, "optimizer updates of each network")
     control_steps: int = _entry(0, "the same of controls, which learn more slowly; 0 for as many")
@@ -137,24 +150,44 @@ def validate(config: ExperimentConfig) -> None:
     for name in _FRACTIONS:
         if not 0 <= entries[name] < 1:
             raise ValueError(f"config.{name} must be in [0, 1). Received {entries[name]}.")
-    rate, steps = config.train.learning_rate, config.train.steps
-    if not 0 < rate < math.inf:
-        raise ValueError(f"config.train.learning_rate must be above 0 and finite. Received {rate}.")
-    if not 0 <= config.prune.conv_fraction < 1 and config.prune.conv_fraction != -1:
-        raise ValueError(
-            f"config.prune.conv_fraction must be in [0, 1), or -1. Received {config.prune.conv_fraction}."
-        )
-    if config.prune.rewind_step >= steps:
-        raise ValueError(
-            f"config.prune.rewind_step must be below config.train.steps, {steps}. "
-            f"Received {config.prune.rewind_step}."
-        )
-    rewinding_of(config)
-    structure.resolve(config.prune.structure)
+    for name in _ABOVE_0:
+        if not 0 < entries[name] < math.inf:
+            raise ValueError(f"config.{name} must be above 0 and finite. Received {entries[name]}.")
     for name, known, kind in _NAMES:
         names.find(entries[name], dict.fromkeys(known), kind)
-    names.find(config.network.name.partition(":")[0], NETWORKS, "network")
+    networks.find(config.network.name)
+    _check_optimizer(config.train)
+    _check_pruning(config)
     _check_controls(config)
+
+
+def _check_optimizer(train: TrainConfig) -> None:
+    if train.momentum and train.optimizer != "sgd":
+        raise ValueError(
+            f"config.train.momentum is of SGD, and config.train.optimizer is {train.optimizer!r}. "
+            "Set the one to 0 or the other to sgd."
+        )
+    ups = zip((0, *train.decay_steps), train.decay_steps)
+    if not all(before < step for before, step in ups):
+        raise ValueError(
+            f"config.train.decay_steps must be 1 or more, and each above the one before. "
+            f"Received {train.decay_steps}."
+        )
+
+
+def _check_pruning(config: ExperimentConfig) -> None:
+    prune, steps = config.prune, config.train.steps
+    if not 0 <= prune.conv_fraction < 1 and prune.conv_fraction != -1:
+        raise ValueError(
+            f"config.prune.conv_fraction must be in [0, 1), or -1. Received {prune.conv_fraction}."
+        )
+    if prune.rewind_step >= steps:
+        raise ValueError(
+            f"config.prune.rewind_step must be below config.train.steps, {steps}. "
+            f"Received {prune.rewind_step}."
+        )
+    rewinding_of(config)
+    structure.resolve(prune.structure)
 
 
 def _check_controls(config: ExperimentConfig) -> None:
@@ -190,14 +223,17 @@ _AT_LEAST = {
     "train.batch_size": 1,
     "train.steps": 1,
     "train.control_steps": 0,
+    "train.warmup_steps": 0,
     "train.eval_every_steps": 1,
     "prune.levels": 0,
     "prune.rewind_step": 0,
     "replicates": 1,
 }
-_FRACTIONS = ("prune.fraction", "prune.output_fraction")
+_FRACTIONS = ("train.momentum", "train.weight_decay", "prune.fraction", "prune.output_fraction")
+_ABOVE_0 = ("train.learning_rate", "train.decay_factor")
 _NAMES = (
     ("data.input_scaling", SCALINGS, "input scaling"),
+    ("train.augment", AUGMENTATIONS, "augmentation"),
     ("prune.scope", SCOPES, "scope"),
     ("prune.criterion", CRITERIA, "criterion"),
     ("prune.schedule", SCHEDULES, "schedule"),

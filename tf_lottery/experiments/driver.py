@@ -3,15 +3,12 @@
 import contextlib
 import math
 import pathlib
-import types
 from typing import Any
 
-from tf_lottery import names
 from tf_lottery.analysis import tables, verdict
 from tf_lottery.experiments import config as config_module
-from tf_lottery.experiments import datasets, networks
+from tf_lottery.experiments import datasets, models
 from tf_lottery.experiments.config import ExperimentConfig
-from tf_lottery.keras_api import flavour
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
 from tf_lottery.search.imp import iterative_pruning, redraw_of
 from tf_lottery.search.network import KerasNetwork
@@ -26,8 +23,6 @@ from tf_lottery.training.tensorboard import TensorBoard
 from tf_lottery.training.terminal import Terminal
 from tf_lottery.training.timings import Timings
 from tf_lottery.training.trainer import Trainer
-
-_NOT_BY_NAME = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")  # these are made of others
 
 
 def run(config: ExperimentConfig, workdir: str) -> list[Result]:
@@ -54,7 +49,7 @@ def run(config: ExperimentConfig, workdir: str) -> list[Result]:
         validation_size=config.data.validation_size,
         seed=config.seed,
     )
-    model = _model(config, data)
+    model = models.build(config, data)
     # Before the workdir is touched: what is wrong with the data or the model shows here.
     loop = _loop(config, model, data)
     entries = config_module.entries_of(config)
@@ -152,32 +147,6 @@ def _ticket(plan: Plan, trained: Trained, provenance: dict[str, Any]) -> Ticket:
         method=plan.method,
         provenance=provenance,
     )
-
-
-def _model(config: ExperimentConfig, data: datasets.Data) -> MaskedModel:
-    keras = flavour.keras_module(config.flavour)
-    model = networks.build(
-        config.network.name, keras, data.train[0].shape[1:], data.classes, config.network.initializer
-    )
-    if config.flavour == "tf_keras":
-        from tf_lottery.keras_api import tfmot_wrappers
-
-        model = tfmot_wrappers.wrap(model)
-    model.compile(
-        optimizer=_optimizer(keras, config.train.optimizer, config.train.learning_rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    return MaskedModel(model)
-
-
-def _optimizer(keras: types.ModuleType, name: str, learning_rate: float) -> Any:
-    classes = {
-        key.lower(): cls
-        for key, cls in vars(keras.optimizers).items()
-        if isinstance(cls, type) and issubclass(cls, keras.optimizers.Optimizer) and key not in _NOT_BY_NAME
-    }
-    return names.find(name, classes, "optimizer")(learning_rate=learning_rate)
 
 
 def _loop(config: ExperimentConfig, model: MaskedModel, data: datasets.Data) -> Loop:

@@ -53,6 +53,7 @@ def parse(arguments: list[str]) -> tuple[ExperimentConfig, str]:
         config = holder.value
         config.controls = _entries(config.controls)
         config.control_levels = _entries(config.control_levels)
+        config.train.decay_steps = _entries(config.train.decay_steps)
         config_module.validate(config)
     except config_flags.FlagOrderError as error:
         raise UsageError("--config=FILE comes before --config.ENTRY=VALUE.") from error

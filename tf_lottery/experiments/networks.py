@@ -1,11 +1,19 @@
-"""Networks by name. A new one is one function: add it to `NETWORKS`."""
+"""Networks by name. A new one is one function: add it to `NETWORKS`.
 
+A network is a function `(make, inputs, classes)` that returns logits; `make` is the `Layers` that it is built
+of. One with a further parameter `argument` is handed what follows the colon in its name.
+"""
+
+import dataclasses
+import functools
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
 from tf_lottery import names
+from tf_lottery.experiments import initializers
 
 
 def build(
@@ -14,6 +22,8 @@ def build(
     input_shape: tuple[int, ...],
     classes: int,
     initializer: str = "glorot_normal",
+    weight_decay: float = 0.0,
+    front: Any = None,
 ) -> Any:
     """Builds a network for classification, not compiled.
 
@@ -21,37 +31,88 @@ def build(
 
     Args:
         name: a name in `NETWORKS`; what follows a colon is the network's argument: `"lenet_300_100"`,
-            or `"mlp:64,32"` for hidden layers of 64 and 32 units.
+            or `"mlp:64,32"` for hidden layers of 64 and 32 units. `"resnet_N"` is known for any N = 6n + 2.
         keras: the module `keras` or `tf_keras`.
         input_shape: shape of one example, such as `(28, 28, 1)`.
         classes: number of classes.
-        initializer: name of the kernels' Keras initializer.
+        initializer: of the kernels, as `initializers.make` takes it.
+        weight_decay: what times a kernel is added to its gradient: the kernels' L2 penalty is half of it.
+        front: a layer that the inputs go through first; None for none.
 
     Returns:
-        A functional model of `keras` that maps `(n, *input_shape)` to logits `(n, classes)`. Its last layer
-        is named `"output"`, the dense ones before `"fc1"`, `"fc2"`, ...
+        A functional model of `keras` that maps `(n, *input_shape)` to logits `(n, classes)`. Convolutions are
+        named `"conv1"`, `"conv2"`, ..., dense layers `"fc1"`, `"fc2"`, ..., and the last one `"output"`.
 
     Raises:
         ValueError: no such network or initializer, or the network's argument is wrong.
+
+    Example:
+        >>> import keras
+        >>> build("conv_6", keras, (32, 32, 3), classes=10).count_params()
+        2262602
     """
-    kind, _, argument = name.partition(":")
-    network = names.find(kind, NETWORKS, "network")
-    _check_initializer(keras, initializer)
+    network = find(name)
+    make = Layers(keras, initializer, weight_decay)
     inputs = keras.Input(input_shape)
-    return keras.Model(inputs, network(keras, inputs, classes, initializer, argument), name=kind)
+    x = inputs if front is None else front(inputs)
+    return keras.Model(inputs, network(make, x, classes), name=name.partition(":")[0])
 
 
-def lenet_300_100(keras: ModuleType, inputs: Any, classes: int, initializer: str, argument: str) -> Any:
-    """LeNet-300-100 (LeCun et al., 1998): two fully connected hidden layers. Takes no argument."""
-    if argument:
+def find(name: str) -> Callable[["Layers", Any, int], Any]:
+    """Returns the network function of that name, with its argument in it.
+
+    Raises:
+        ValueError: there is none, or it takes no argument and is given one.
+    """
+    if depth := re.fullmatch(r"resnet_(\d+)", name):
+        return functools.partial(resnet, depth=int(depth[1]))
+    kind, colon, argument = name.partition(":")
+    network = names.find(kind, NETWORKS, "network")
+    if "argument" in inspect.signature(network).parameters:
+        return functools.partial(network, argument=argument)
+    if colon:
         raise ValueError(
-            f"Network 'lenet_300_100' takes no argument, but got {argument!r}; for other widths write "
-            "'mlp:300,100' and the like."
+            f"Network {kind!r} takes no argument, but got {argument!r}; for fully connected layers of other "
+            "widths write 'mlp:300,100' and the like."
         )
-    return mlp(keras, inputs, classes, initializer, "300,100")
+    return network
 
 
-def mlp(keras: ModuleType, inputs: Any, classes: int, initializer: str, argument: str) -> Any:
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """Makes the layers of a network, every kernel initialized and decayed alike."""
+
+    keras: ModuleType
+    initializer: str
+    weight_decay: float
+
+    def dense(self, x: Any, units: int, name: str, activation: str | None = None) -> Any:
+        """A fully connected layer."""
+        return self.keras.layers.Dense(units, activation, name=name, **self._kernel())(x)
+
+    def conv(self, x: Any, filters: int, name: str, size: int = 3, **options: Any) -> Any:
+        """A convolution that pads with zeros, so that only strides make the image smaller."""
+        layer = self.keras.layers.Conv2D(
+            filters, size, padding="same", name=name, **self._kernel(), **options
+        )
+        return layer(x)
+
+    def batch_norm(self, x: Any, name: str) -> Any:
+        """Batch normalization with PyTorch's settings, as the papers' code has it."""
+        return self.keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+
+    def relu(self, x: Any) -> Any:
+        """A rectifier."""
+        return self.keras.layers.ReLU()(x)
+
+    def _kernel(self) -> dict[str, Any]:
+        # One initializer for each layer: a shared one would give layers of equal shape equal weights.
+        decay = self.keras.regularizers.L2(self.weight_decay / 2) if self.weight_decay else None
+        made = initializers.make(self.initializer, self.keras)
+        return {"kernel_initializer": made, "kernel_regularizer": decay}
+
+
+def mlp(make: Layers, inputs: Any, classes: int, argument: str) -> Any:
     """Fully connected ReLU layers; the argument has their widths, as in `"64,32"`."""
     widths = argument.split(",")
     if not all(width.isdecimal() and int(width) > 0 for width in widths):
@@ -59,26 +120,89 @@ def mlp(keras: ModuleType, inputs: Any, classes: int, initializer: str, argument
             f"Network 'mlp:{argument}' lacks the widths of its hidden layers: write them, positive integers, "
             "after the colon, as in 'mlp:64,32'."
         )
-    x = keras.layers.Flatten()(inputs)
-    # The initializer goes to each layer by name: one instance would give layers of equal shape equal weights.
+    return _fully_connected(make, inputs, [int(width) for width in widths], classes)
+
+
+def lenet_300_100(make: Layers, inputs: Any, classes: int) -> Any:
+    """LeNet-300-100 (LeCun et al., 1998): two fully connected hidden layers."""
+    return _fully_connected(make, inputs, [300, 100], classes)
+
+
+def conv(make: Layers, inputs: Any, classes: int, pairs: Sequence[int]) -> Any:
+    """Conv-2, -4, -6 (1803.03635, figure 2): 3 x 3 convolutions in pairs, a pool after each; 256, 256 units.
+
+    Args:
+        pairs: filters of the two convolutions of each pair.
+    """
+    x = inputs
+    for i, filters in enumerate(pairs):
+        for n in (2 * i + 1, 2 * i + 2):
+            x = make.conv(x, filters, f"conv{n}", activation="relu")
+        x = make.keras.layers.MaxPooling2D()(x)
+    return _fully_connected(make, x, [256, 256], classes)
+
+
+def resnet(make: Layers, inputs: Any, classes: int, depth: int) -> Any:
+    """The ResNet for CIFAR (1512.03385, section 4.2), with 1 x 1 convolutions in shortcuts that change shape.
+
+    Args:
+        depth: layers with kernels, shortcuts not counted: 6n + 2, for three stages of n blocks of two.
+    """
+    n, rest = divmod(depth - 2, 6)
+    if rest or n < 1:
+        near = 6 * max(n, 1) + 2
+        raise ValueError(
+            f"There is no 'resnet_{depth}': a ResNet for CIFAR has 6n + 2 layers, such as 'resnet_{near}' or "
+            f"'resnet_{near + 6}'."
+        )
+    x = make.relu(make.batch_norm(make.conv(inputs, 16, "conv1", use_bias=False), "bn1"))
+    for block in range(3 * n):
+        filters, strides = 16 * 2 ** (block // n), 1 + (block > 0 and block % n == 0)
+        shortcut = x
+        if strides > 1:
+            shortcut = make.conv(x, filters, f"shortcut{block // n}", 1, strides=strides, use_bias=False)
+            shortcut = make.batch_norm(shortcut, f"shortcut{block // n}_bn")
+        first, second = 2 * block + 2, 2 * block + 3
+        x = make.conv(x, filters, f"conv{first}", strides=strides, use_bias=False)
+        x = make.relu(make.batch_norm(x, f"bn{first}"))
+        x = make.batch_norm(make.conv(x, filters, f"conv{second}", use_bias=False), f"bn{second}")
+        x = make.relu(make.keras.layers.Add()([x, shortcut]))
+    return make.dense(make.keras.layers.GlobalAveragePooling2D()(x), classes, "output")
+
+
+def vgg(make: Layers, inputs: Any, classes: int, counts: Sequence[int]) -> Any:
+    """The VGG for CIFAR (1409.1556 with BatchNorm and one fully connected layer).
+
+    Args:
+        counts: convolutions of each of the five stages of 64, 128, 256, 512, 512 filters.
+    """
+    x, n = inputs, 0
+    for stage, count in enumerate(counts):
+        if stage:
+            x = make.keras.layers.MaxPooling2D()(x)
+        for _ in range(count):
+            n += 1
+            x = make.conv(x, min(64 * 2**stage, 512), f"conv{n}")
+            x = make.relu(make.batch_norm(x, f"bn{n}"))
+    return make.dense(make.keras.layers.GlobalAveragePooling2D()(x), classes, "output")
+
+
+def _fully_connected(make: Layers, inputs: Any, widths: Sequence[int], classes: int) -> Any:
+    x = make.keras.layers.Flatten()(inputs)
     for i, width in enumerate(widths, start=1):
-        x = keras.layers.Dense(int(width), "relu", kernel_initializer=initializer, name=f"fc{i}")(x)
-    return keras.layers.Dense(classes, kernel_initializer=initializer, name="output")(x)
+        x = make.dense(x, width, f"fc{i}", "relu")
+    return make.dense(x, classes, "output")
 
 
-NETWORKS: dict[str, Callable[[ModuleType, Any, int, str, str], Any]] = {
+NETWORKS: dict[str, Callable[..., Any]] = {
     "lenet_300_100": lenet_300_100,
     "mlp": mlp,
+    "conv_2": functools.partial(conv, pairs=(64,)),
+    "conv_4": functools.partial(conv, pairs=(64, 128)),
+    "conv_6": functools.partial(conv, pairs=(64, 128, 256)),
+    "resnet_20": functools.partial(resnet, depth=20),
+    "vgg_11": functools.partial(vgg, counts=(1, 1, 2, 2, 2)),
+    "vgg_13": functools.partial(vgg, counts=(2, 2, 2, 2, 2)),
+    "vgg_16": functools.partial(vgg, counts=(2, 2, 3, 3, 3)),
+    "vgg_19": functools.partial(vgg, counts=(2, 2, 4, 4, 4)),
 }
-
-
-def _check_initializer(keras: ModuleType, initializer: str) -> None:
-    known = [
-        name
-        for name, value in vars(keras.initializers).items()
-        if name.islower() and inspect.isclass(value) and issubclass(value, keras.initializers.Initializer)
-    ]
-    # A name alone does not say which constant, and STFT makes no kernel of a dense layer.
-    known = sorted(set(known) - {"constant", "stft"})
-    if initializer not in known:
-        raise ValueError(names.unknown(initializer, known, "initializer"))

@@ -1,0 +1,67 @@
+"""From a config to the model that is trained: network, optimizer, loss and masks."""
+
+from types import ModuleType
+from typing import Any
+
+from tf_lottery import names
+from tf_lottery.experiments import augmentation, datasets, networks, schedules
+from tf_lottery.experiments.config import ExperimentConfig, TrainConfig
+from tf_lottery.keras_api import flavour
+from tf_lottery.keras_api.masked_model import MaskedModel
+from tf_lottery.tickets import seeds
+
+_NOT_BY_NAME = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")  # these are made of others
+
+
+def build(config: ExperimentConfig, data: datasets.Data) -> MaskedModel:
+    """Builds and compiles the network of an experiment, in TF-MOT's wrappers where it is of tf_keras.
+
+    Args:
+        config: the experiment, as `config.validate` allows it.
+        data: its data; the network has their shape and classes.
+
+    Raises:
+        ValueError: the network, its initializer or the optimizer cannot be made.
+    """
+    keras, train = flavour.keras_module(config.flavour), config.train
+    front = None
+    if train.augment != "none":
+        front = augmentation.crop_flip(keras)(seeds.seed(config.seed, "augment"), name="augment")
+    model = networks.build(
+        config.network.name,
+        keras,
+        data.train[0].shape[1:],
+        data.classes,
+        config.network.initializer,
+        train.weight_decay,
+        front,
+    )
+    if config.flavour == "tf_keras":
+        from tf_lottery.keras_api import tfmot_wrappers
+
+        model = tfmot_wrappers.wrap(model)
+    model.compile(
+        optimizer=optimizer(train, keras),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return MaskedModel(model)
+
+
+def optimizer(train: TrainConfig, keras: ModuleType) -> Any:
+    """Makes the optimizer of a config, with its learning-rate schedule where there is one.
+
+    Raises:
+        ValueError: Keras has no optimizer of that name.
+    """
+    classes = {
+        key.lower(): cls
+        for key, cls in vars(keras.optimizers).items()
+        if isinstance(cls, type) and issubclass(cls, keras.optimizers.Optimizer) and key not in _NOT_BY_NAME
+    }
+    cls = names.find(train.optimizer, classes, "optimizer")
+    rate = train.learning_rate
+    if train.warmup_steps or train.decay_steps:
+        schedule = schedules.warmup_and_decay(keras)
+        rate = schedule(rate, train.warmup_steps, train.decay_steps, train.decay_factor)
+    return cls(learning_rate=rate, **({"momentum": train.momentum} if train.momentum else {}))
