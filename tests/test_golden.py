@@ -206,6 +206,7 @@ def test_tfmot_the_smallest_of_ten_go_whatever_their_sign():
 
 
 # At .9999 TF-MOT leaves one weight, for it keeps no layer empty; round(99.99) is all of them.
+@pytest.mark.filterwarnings("ignore::tf_lottery.tickets.masks.LayerCollapse")
 @pytest.mark.parametrize(("fraction", "left"), [(0.5, 50), (0.99, 1), (0.9999, 0)])
 def test_tfmot_the_smallest_of_a_hundred_go(fraction, left):
     assert kept(np.arange(1, 101), fraction) == [0] * (100 - left) + [1] * left

@@ -235,6 +235,7 @@ def test_no_rounds_are_refused():
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
 @pytest.mark.parametrize("seed", range(5))
+@pytest.mark.filterwarnings("ignore::tf_lottery.tickets.masks.LayerCollapse")
 def test_the_lowest_go_and_of_ties_the_last(scope, seed):
     mask, scores, fractions = random_case(np.random.default_rng(seed))
     pruned = prune(mask, scores, fractions, scope)
