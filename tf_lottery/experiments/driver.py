@@ -134,7 +134,9 @@ def _fractions(config: ExperimentConfig, model: MaskedModel) -> dict[str, float]
     if prune.conv_fraction >= 0:
         convolutions = [path for path, shape in model.shapes.items() if len(shape) > 2]
         overrides = dict.fromkeys(convolutions, prune.conv_fraction)
-    return pruning.layer_fractions(paths, prune.fraction, {**overrides, paths[-1]: prune.output_fraction})
+    # Units of the last layer are the classes.
+    output = 0.0 if prune.structure == "units" else prune.output_fraction
+    return pruning.layer_fractions(paths, prune.fraction, {**overrides, paths[-1]: output})
 
 
 def _ticket(plan: Plan, trained: Trained, provenance: dict[str, Any]) -> Ticket:

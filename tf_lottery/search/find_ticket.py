@@ -12,9 +12,7 @@ from tf_lottery.search import at_init
 from tf_lottery.search.plan import Plan
 from tf_lottery.search.session import REPLICATE, Session
 from tf_lottery.search.ticket import Ticket
-from tf_lottery.tickets import controls as controls_module
-from tf_lottery.tickets import pruning, scores
-from tf_lottery.tickets import rewinding as rewinding_module
+from tf_lottery.tickets import controls, pruning, rewinding, scores
 from tf_lottery.tickets.controls import Control
 from tf_lottery.tickets.rewinding import FINAL, Rewinding
 from tf_lottery.tickets.scores import Criterion
@@ -157,23 +155,30 @@ def find_ticket(
         steps = _steps(an_epoch, epochs, steps)
         eval_every = _eval_every(an_epoch, steps, callbacks) if eval_every is None else eval_every
         _check_ranges(steps, eval_every)
-        fractions = pruning.layer_fractions(list(masked.shapes), prune_fraction, layer_fractions, structure)
-        if target_density is not None:
-            levels = pruning.levels_to(target_density, masked.shapes, fractions, scope, structure)
-        plan = Plan(
-            levels,
-            fractions,
-            scope,
-            structure,
-            scores.resolve(criterion),
-            schedule,
-            rewinding_module.resolve(rewinding, rewind_step, steps, score_step),
-            controls_module.resolve(controls),
-            key=(seed, REPLICATE),
-            epoch=1 if math.isinf(an_epoch) else math.ceil(an_epoch),
-        )
+        plan = _plan(masked, steps, an_epoch, arguments)
         session = Session(masked, plan, sources, batch_size, steps, eval_every, callbacks)
         return session.run(workdir, verbose)
+
+
+def _plan(masked: MaskedModel, steps: int, an_epoch: float, given: Mapping[str, Any]) -> Plan:
+    """Returns the plan that the arguments of `find_ticket` ask for."""
+    structure, levels = given["structure"], given["levels"]
+    paths, scope = list(masked.shapes), given["scope"]
+    fractions = pruning.layer_fractions(paths, given["prune_fraction"], given["layer_fractions"], structure)
+    if given["target_density"] is not None:
+        levels = pruning.levels_to(given["target_density"], masked.shapes, fractions, scope, structure)
+    return Plan(
+        levels,
+        fractions,
+        scope,
+        structure,
+        scores.resolve(given["criterion"]),
+        given["schedule"],
+        rewinding.resolve(given["rewinding"], given["rewind_step"], steps, given["score_step"]),
+        controls.resolve(given["controls"]),
+        key=(given["seed"], REPLICATE),
+        epoch=1 if math.isinf(an_epoch) else math.ceil(an_epoch),
+    )
 
 
 def _without_data(arguments: Mapping[str, Any]) -> Ticket:

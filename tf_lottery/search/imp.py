@@ -51,6 +51,7 @@ def iterative_pruning(
     Yields:
         Every network once it is trained: the ticket of each level, then its controls.
     """
+    plan.check(mask)
     find_mask = names.find(plan.schedule, SCHEDULES, "schedule")
     search, start = None, Start(0, TICKET, mask, initial, snapshots=plan.snapshots(0))
     for level in range(plan.levels + 1):

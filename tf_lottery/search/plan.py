@@ -5,10 +5,12 @@ from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from tf_lottery.tickets import pruning, scores
+from tf_lottery.tickets import structure as structures
 from tf_lottery.tickets.controls import Control
 from tf_lottery.tickets.masks import Arrays, Mask
 from tf_lottery.tickets.rewinding import FINAL, Rewinding
 from tf_lottery.tickets.scores import Criterion
+from tf_lottery.tickets.structure import NOfM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +73,23 @@ class Plan:
     def has_controls(self, level: int) -> bool:
         """Whether the controls are trained at that level."""
         return level > 0 if self.control_levels is None else level in self.control_levels
+
+    def check(self, mask: Mask) -> None:
+        """Refuses a structure that cannot be had, or not so often, before anything is trained.
+
+        Raises:
+            ValueError: says how many levels there are.
+        """
+        kind = structures.resolve(self.structure)
+        if isinstance(kind, NOfM):
+            kind.check_scope(self.scope)
+            pruned = {path: array.shape for path, array in mask.items() if self.fractions[path] > 0}
+            most = kind.levels(pruned)
+            if self.levels > most:
+                raise ValueError(
+                    f"structure {self.structure!r} has {most} levels, each of one weight less in every "
+                    f"{kind.m}: pass levels={most}. Received {self.levels}."
+                )
 
     def snapshots(self, level: int) -> frozenset[int]:
         """Returns the steps at which the ticket of that level is copied whole."""
