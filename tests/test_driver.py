@@ -117,8 +117,10 @@ def test_controls_differ_from_the_ticket_in_what_they_should(run):
         np.testing.assert_array_equal(shuffle["start"][path][kept], initial[path][kept])
 
 
-def test_replicates_start_from_other_weights(run):
-    workdir, _ = run
+def test_every_replicate_starts_dense_and_from_other_weights(run):
+    workdir, results = run
+    densities = [[r.density for r in results if r.replicate == replicate] for replicate in (1, 2)]
+    assert densities[0] == densities[1] and densities[0][0] == 1
     one, two = (tensors(workdir, replicate, 0, "ticket", "start") for replicate in (1, 2))
     assert not np.array_equal(one["fc1/kernel"], two["fc1/kernel"])
 

@@ -14,7 +14,7 @@ from tf_lottery.search.imp import iterative_pruning, redraw_of
 from tf_lottery.search.network import KerasNetwork
 from tf_lottery.search.plan import Plan
 from tf_lottery.search.ticket import Ticket
-from tf_lottery.tickets import controls, pruning, scores, seeds
+from tf_lottery.tickets import controls, masks, pruning, scores, seeds
 from tf_lottery.training import environment, runs
 from tf_lottery.training.arms import Trained
 from tf_lottery.training.history import Result
@@ -106,7 +106,7 @@ def _search(
     network = KerasNetwork(
         model, data.train, key=plan.key, steps=config.train.steps, batch_size=config.train.batch_size
     )
-    for trained in iterative_pruning(plan, train, initial, model.mask(), redraw, network):
+    for trained in iterative_pruning(plan, train, initial, masks.ones(model.shapes), redraw, network):
         if trained.start.is_ticket:
             _ticket(plan, trained, provenance).save(store.folder(trained.start) / "ticket.safetensors")
 
