@@ -60,6 +60,6 @@ def test_the_examples_of_the_readme(tmp_path, monkeypatch, no_xla, capsys):
     for kernel, mask in zip(kernels, tf_lottery.Ticket.load("digits.ticket").mask.values()):
         np.testing.assert_array_equal(kernel != 0, mask)
     names["model"].compile("adam", "mse")
-    small = {"epochs": 1, "levels": 1, "verbose": 0, "criterion": names["movement"]}
+    small = {"epochs": 1, "levels": 1, "verbose": 0, "criterion": names["squared_movement"]}
     found = tf_lottery.find_ticket(names["model"], names["x"], np.eye(10)[names["y"]], **small)
-    assert found.method == "iterative pruning by movement, scope layer"
+    assert found.method == "iterative pruning by squared_movement, scope layer"

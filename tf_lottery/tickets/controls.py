@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from tf_lottery import names
-from tf_lottery.tickets.masks import TICKET, Arrays, Mask
+from tf_lottery.tickets.masks import SEARCH, TICKET, Arrays, Mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,8 +199,8 @@ def resolve(controls: Iterable[str | Control]) -> dict[str, Control]:
         function = control if callable(control) else _named(control)
         if found.setdefault(name, function) is not function:
             raise ValueError(f"Two controls are called {name!r}: rename one of the functions.")
-        if name == TICKET:
-            raise ValueError(f"A control cannot be called {name!r}, as what it is held against is.")
+        if name in (TICKET, SEARCH):
+            raise ValueError(f"A control cannot be called {name!r}: another arm is.")
     return found
 
 
