@@ -6,6 +6,7 @@ import pytest
 import tf_lottery
 from tf_lottery.keras_api.masked_model import MaskedModel
 from tf_lottery.search import at_init
+from tf_lottery.search.network import KerasNetwork
 from tf_lottery.tickets import masks
 
 
@@ -23,10 +24,10 @@ def chain(keras, *weights, **arguments):
 def test_scores_are_the_flow_of_all_paths_through_a_weight(keras):
     first, second = [[1.0, -2.0], [3.0, 0.5]], [[2.0], [-1.0]]
     masked = MaskedModel(chain(keras, first, second))
-    with at_init._absolute(masked, masked.state()):
-        scores = at_init._scores(masked, masked.mask())
-    np.testing.assert_allclose(scores["fc0/kernel"], [[2, 2], [6, 0.5]])
-    np.testing.assert_allclose(scores["fc1/kernel"], [[8], [2.5]])
+    network = KerasNetwork(masked, None, key=(), steps=0, batch_size=0)
+    flow = network.flow(masked.state(), masked.mask())
+    np.testing.assert_allclose(flow["fc0/kernel"] * np.abs(first), [[2, 2], [6, 0.5]])
+    np.testing.assert_allclose(flow["fc1/kernel"] * np.abs(second), [[8], [2.5]])
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "tanh"])

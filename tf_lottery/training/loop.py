@@ -61,10 +61,10 @@ class Loop:
                 raise ValueError(
                     f"batch_size must be 1 to {self._examples}, the training examples. Received {batch_size}."
                 )
-            train = _on_device(train)
+            train = on_device(train)
         self._train_data = train
         self._evaluation_data = {
-            name: data if isinstance(data, Stream) else _on_device(data) for name, data in evaluation.items()
+            name: data if isinstance(data, Stream) else on_device(data) for name, data in evaluation.items()
         }
         self._build()
         self._compile()
@@ -111,7 +111,7 @@ class Loop:
         # Keras makes optimizer and metric variables at the first step, which XLA does not allow.
         optimizers.build(self.model)
         if self._stream is not None:
-            first = _on_device(self._stream.first)
+            first = on_device(self._stream.first)
         else:
             first = tf.nest.map_structure(lambda t: t[: self.batch_size], self._train_data)
         self.model.test_step(first)
@@ -170,7 +170,7 @@ class Loop:
     ) -> dict[str, tf.Tensor]:
         """Takes a number of the model's steps; returns the logs of the last one."""
         function = getattr(self.model, step)
-        if _is_of_keras(self.model, step):
+        if is_of_keras(self.model, step):
             for i in tf.range(steps):
                 function(batch_of(i))
             return self.model.get_metrics_result()
@@ -219,7 +219,7 @@ def _padded(part: Any, chunk: int) -> tuple[Any, tf.Tensor]:
     return tf.nest.map_structure(pad, part), tf.constant(steps, tf.int32)
 
 
-def _is_of_keras(model: Any, method: str) -> bool:
+def is_of_keras(model: Any, method: str) -> bool:
     return getattr(type(model), method).__module__.startswith(("keras.", "tf_keras."))
 
 
@@ -240,7 +240,7 @@ def _at(chunk: Any, i: tf.Tensor) -> Any:
     return tf.nest.map_structure(lambda t: t[i], chunk)
 
 
-def _on_device(data: Examples) -> Any:
+def on_device(data: Examples) -> Any:
     return tf.nest.map_structure(lambda array: _as_fit_has_it(tf.constant(array)), data)
 
 
