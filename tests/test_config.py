@@ -17,12 +17,13 @@ def refused(*words):
 
 
 def parsed(*words):
-    return flags.parse(list(words))[0]
+    return flags.parse(list(words))[0][""]
 
 
 def test_default_is_the_digits_experiment_and_valid():
-    config, workdir = flags.parse([])
-    assert config == ExperimentConfig()
+    study, workdir = flags.parse([])
+    assert study == {"": ExperimentConfig()}
+    config = study[""]
     assert (config.data.name, config.network.name, workdir) == ("digits", "lenet_300_100", "runs/digits")
 
 
@@ -82,10 +83,10 @@ def test_overrides():
 
 
 def test_of_a_flag_given_twice_the_last_counts():
-    config, workdir = flags.parse(
+    study, workdir = flags.parse(
         ["--workdir=a", "--config.train.steps=7", "--workdir=b", "--config.train.steps=8"]
     )
-    assert (config.train.steps, workdir) == (8, "b")
+    assert (study[""].train.steps, workdir) == (8, "b")
 
 
 @pytest.mark.parametrize(
@@ -274,8 +275,19 @@ def test_a_config_file_is_read_anew_each_time(config_file):
         (["def get_config():", "    return [][1]"], "line 3: IndexError: list index out of range"),
         (["x = 1"], "the file has no function get_config()."),
         (
+            ["def get_config():", "    return [ExperimentConfig()]"],
+            "get_config() must return an ExperimentConfig, or a dict name -> ExperimentConfig. "
+            "It returned list.",
+        ),
+        (
             ["def get_config():", "    return {}"],
-            "get_config() must return an ExperimentConfig. It returned dict.",
+            "get_config() must return an ExperimentConfig, or a dict name -> ExperimentConfig. "
+            "It returned an empty dict.",
+        ),
+        (
+            ["def get_config():", "    return {'a': ExperimentConfig(), 'b': DataConfig()}"],
+            "get_config() must return an ExperimentConfig, or a dict name -> ExperimentConfig. "
+            "It returned a dict of DataConfig.",
         ),
         (["import tensroflow"], "line 2: ModuleNotFoundError: No module named 'tensroflow'"),
     ],
@@ -298,6 +310,69 @@ def test_a_config_file_that_sets_an_unknown_entry(config_file, line):
 def test_a_config_file_out_of_range(config_file):
     config_file("def get_config():", "    return ExperimentConfig(prune=PruneConfig(fraction=2))")
     assert refused("--config=my.py") == "config.prune.fraction must be in [0, 1). Received 2."
+
+
+STUDY = (
+    "def get_config():",
+    "    train = TrainConfig(steps=90)",
+    "    return {str(seed): ExperimentConfig(train=train, seed=seed, controls=()) for seed in (1, 2)}",
+)
+
+
+def test_a_study(config_file):
+    config_file(*STUDY)
+    study, workdir = flags.parse(["--config=my.py"])
+    assert [(name, config.seed, config.train.steps) for name, config in study.items()] == [
+        ("1", 1, 90),
+        ("2", 2, 90),
+    ]
+    assert workdir == "runs/my"
+    for config in study.values():
+        with pytest.raises(AttributeError, match="frozen"):
+            config.train.steps = 5
+
+
+def test_flags_hold_for_every_experiment_of_a_study(config_file):
+    config_file(*STUDY)
+    words = ["--config.train.steps=7", "--config.controls=reinit,shuffle", "--config.replicates=3"]
+    study, _ = flags.parse(["--config=my.py", *words])
+    assert list(study) == ["1", "2"]
+    for name, config in study.items():
+        assert config.seed == int(name)
+        assert (config.train.steps, config.controls, config.replicates) == (7, ("reinit", "shuffle"), 3)
+
+
+@pytest.mark.parametrize(
+    ("word", "workdir"),
+    [
+        ("--config.train.steps=90", "runs/my"),
+        ("--config.replicates=2", "runs/my"),
+        ("--config.seed=1", "runs/my-seed=1"),
+        ("--config.seed=2", "runs/my-seed=2"),
+    ],
+)
+def test_what_flags_change_in_any_experiment_names_the_workdir(config_file, word, workdir):
+    config_file(*STUDY)
+    assert flags.parse(["--config=my.py", word])[1] == workdir
+
+
+def test_what_is_wrong_in_a_study_names_the_experiment(config_file):
+    config_file(
+        "def get_config():",
+        "    bad = ExperimentConfig(prune=PruneConfig(fraction=2))",
+        "    return {'good': ExperimentConfig(), 'bad': bad}",
+    )
+    assert refused("--config=my.py") == "bad: config.prune.fraction must be in [0, 1). Received 2."
+
+
+@pytest.mark.parametrize("name", ["He", "a/b", "", ".", "..", "-a", "figures", "a b", "\u00e9", 5])
+def test_names_of_experiments_that_cannot_be_folders(config_file, name):
+    config_file(
+        "def get_config():", f"    return {{'good': ExperimentConfig(), {name!r}: ExperimentConfig()}}"
+    )
+    message = refused("--config=my.py")
+    assert message.startswith("flag --config=my.py: an experiment of a study is named as its folder will be:")
+    assert message.endswith(f"Received {name!r}.")
 
 
 @pytest.mark.parametrize("name", ["gone.py", "", "."])

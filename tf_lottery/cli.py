@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tf_lottery.experiments.config import ExperimentConfig
+    from tf_lottery.experiments.flags import Study
 
 _HELP = """\
 tf-lottery finds lottery tickets: small subnetworks that train as well as the whole (1803.03635).
@@ -24,8 +25,9 @@ tf-lottery finds lottery tickets: small subnetworks that train as well as the wh
   tf-lottery run [--config=FILE] [--config.ENTRY=VALUE ...] [--workdir=DIR]
 
 trains a network, prunes its smallest weights, resets the others, and again; and beside each
-ticket its controls. Without flags the data are handwritten digits. Stop it at any time: the
-same command goes on from what is done.
+ticket its controls. Without flags the data are handwritten digits. A config file may name
+several experiments, a study: these are compared at the end. Stop it at any time: the same
+command goes on from what is done.
 
 """
 _STOPPED = "\ntf-lottery: stopped. What is done is kept, and the same command goes on from there.\n"
@@ -63,18 +65,39 @@ def _run_command(words: list[str]) -> int:
         return 0
     if words[0] != "run":
         raise ValueError(names.unknown(words[0], ["run", "help"], "command"))
-    config, workdir = flags.parse(words[1:])
-    _run(config, workdir)
+    study, workdir = flags.parse(words[1:])
+    _run(study, workdir)
     return 0
 
 
-def _run(config: "ExperimentConfig", workdir: str) -> None:
+def _run(study: "Study", workdir: str) -> None:
     from tf_lottery.experiments import config as config_module
     from tf_lottery.training import runs
 
-    entries = config_module.entries_of(config)
-    runs.RunDirectory(workdir, entries, extendable=config_module.EXTENDABLE).check()
-    print(_announcement(config, workdir, len(runs.load_results(workdir))), flush=True)
+    alone = "" in study
+    folders = {name: workdir if alone else os.path.join(workdir, name) for name in study}
+    for name, folder in folders.items():
+        entries = config_module.entries_of(study[name])
+        runs.RunDirectory(folder, entries, extendable=config_module.EXTENDABLE).check()
+    if not alone:
+        networks = sum(map(sum, map(config_module.count_networks, study.values())))
+        print(f"A study of {len(study)} experiments, {networks} networks: {', '.join(study)}.\n")
+    for name, folder in folders.items():
+        done = len(runs.load_results(folder))
+        print(f"{name}: " * (not alone) + _announcement(study[name], folder, done), flush=True)
+        print(f"\n{_run_experiment(study[name], folder)}\n", flush=True)
+    logs = os.path.join(workdir, "tensorboard")
+    if not alone:
+        from tf_lottery.experiments import driver
+
+        print(f"{driver.compare(folders, workdir)}\n")
+        logs = workdir
+    print(f"Results, figures and tickets are in {workdir}. To look at it in TensorBoard:\n")
+    print(f"  {_tensorboard()} --logdir {logs}", flush=True)
+
+
+def _run_experiment(config: "ExperimentConfig", folder: str) -> str:
+    """Returns the report."""
     with _without_noise():
         import tensorflow as tf
 
@@ -82,14 +105,12 @@ def _run(config: "ExperimentConfig", workdir: str) -> None:
 
         tf.config.list_logical_devices()
     try:
-        driver.run(config, workdir)
+        driver.run(config, folder)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         raise ValueError(
             "Out of memory: lower config.train.batch_size, or take a smaller network."
         ) from error
-    print(f"\n{driver.report(workdir)}\n")
-    print(f"Results, figure and tickets are in {workdir}. To look at it in TensorBoard:\n")
-    print(f"  {_tensorboard()} --logdir {os.path.join(workdir, 'tensorboard')}", flush=True)
+    return driver.report(folder)
 
 
 def _tensorboard() -> str:

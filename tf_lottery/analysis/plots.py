@@ -1,16 +1,19 @@
 """Figures: a search, early-stop step and accuracy against density; and the layers of a ticket."""
 
 import contextlib
+import dataclasses
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from tf_lottery import files
@@ -21,15 +24,43 @@ from tf_lottery.training.history import TICKET, Result
 
 # Okabe and Ito's palette, which colour-blind people can tell apart; without its black,
 # which is for the dense network, and its yellow, which is too pale on white.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = ("o", "s", "^", "v", "P", "X")
-_BLACK = "#222222"
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "v", "P", "X")
+BLACK = "#222222"
+_HOLLOW = "_hollow"  # which no legend shows
 _SEARCH_HEIGHT = 4.8  # inches
 _TITLES = {
     "test_accuracy_at_early_stop": "Test accuracy at early stop",
     "final_validation_accuracy": "Validation accuracy at the end of training",
     "min_validation_loss": "Validation loss at early stop",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """What stands on a vertical axis: a field of `Result`, times `scale`."""
+
+    field: str
+    scale: int
+    title: str
+    label: str
+
+    def of(self, group: Group) -> list[float]:
+        """Returns one number for each replicate."""
+        return [self.scale * value for value in group.values(self.field)]
+
+    def mean(self, group: Group) -> float:
+        return self.scale * group.mean(self.field)
+
+
+EARLY_STOP = Quantity("early_stop_step", 1, "Early stop", "early-stop step")
+
+
+def quality(results: Sequence[Result]) -> Quantity:
+    """Returns the accuracy that the results have, in percent, or the loss."""
+    measure = first_measured(results)
+    scale, unit = (1, "") if measure.is_loss else (100, " (%)")
+    return Quantity(measure.field, scale, _TITLES[measure.field], measure.name + unit)
 
 
 def plot_search(results: Sequence[Result]) -> Figure:
@@ -52,7 +83,7 @@ def plot_search(results: Sequence[Result]) -> Figure:
     """
     replicates = len({result.replicate for result in results})
     suffix = f": mean and range of {replicates} replicates" if replicates > 1 else ""
-    with _figure(_SEARCH_HEIGHT) as figure:
+    with new_figure(_SEARCH_HEIGHT) as figure:
         figure.suptitle(f"Lottery-ticket search{suffix}", fontsize=14)
         _search(figure, results)
     return figure
@@ -71,7 +102,7 @@ def plot_ticket(mask: Arrays, results: Sequence[Result], title: str) -> Figure:
     """
     bars_height = 1.2 + min(0.24 * len(mask), 12)
     heights = [_SEARCH_HEIGHT, bars_height] if results else [bars_height]
-    with _figure(sum(heights) + 0.5) as figure:
+    with new_figure(sum(heights) + 0.5) as figure:
         figure.suptitle(title, fontsize=11)
         parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
         if results:
@@ -99,7 +130,8 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def _figure(height: float) -> Iterator[Figure]:
+def new_figure(height: float) -> Iterator[Figure]:
+    """Yields an empty figure 10 inches wide. What is drawn on it has the default style."""
     # The user's own style may be one for dark backgrounds, with white letters.
     with matplotlib.style.context("default"):
         figure = Figure(figsize=(10, height), facecolor="white", layout="constrained")
@@ -110,33 +142,44 @@ def _figure(height: float) -> Iterator[Figure]:
 
 def _search(figure: FigureBase, results: Sequence[Result], percent: float | None = None) -> None:
     """Draws the two panels and their legend; and a band at `percent`, where the ticket is."""
-    by_arm, measure = groups(results), first_measured(results)
-    steps, quality = figure.subplots(1, 2)
-    _panel(steps, by_arm, "early_stop_step", 1)
-    steps.set(title="Early stop", ylabel="early-stop step")
-    steps.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    _panel(quality, by_arm, measure.field, 1 if measure.is_loss else 100)
-    quality.set(title=_TITLES[measure.field], ylabel=measure.name + ("" if measure.is_loss else " (%)"))
-    if not all(result.early_stop_reached for result in results):
-        steps.plot([], [], "o", color=_BLACK, markerfacecolor="white", label="early stop not reached")
-    for axes in (steps, quality) if percent else ():
-        axes.axvline(percent, color=_COLORS[4], linewidth=8, alpha=0.3, zorder=0, label="this ticket")
-    handles, labels = steps.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7), frameon=False)
+    by_arm = groups(results)
+    panels = figure.subplots(1, 2)
+    for axes, quantity in zip(panels, (EARLY_STOP, quality(results)), strict=True):
+        draw_arms(axes, by_arm, quantity)
+        label_axes(axes, (group for levels in by_arm.values() for group in levels.values()), quantity)
+        axes.set_title(quantity.title)
+        if percent:
+            axes.axvline(percent, color=COLORS[4], linewidth=8, alpha=0.3, zorder=0, label="this ticket")
+    add_legend(figure, panels, ncols=7)
+
+
+def add_legend(figure: FigureBase, panels: Iterable[Axes], ncols: int) -> None:
+    """Explains below the figure what is in its panels, each thing once."""
+    panels = list(panels)
+    entries = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    hollow = (line for axes in panels for line in axes.get_lines() if line.get_label() == _HOLLOW)
+    if any(len(line.get_xdata()) for line in hollow):
+        look = {"marker": "o", "linestyle": "", "color": BLACK, "markerfacecolor": "white"}
+        entries["early stop not reached"] = Line2D([], [], **look)
+    ncols = min(len(entries), ncols)
+    figure.legend(entries.values(), entries, loc="outside lower center", ncols=ncols, frameon=False)
 
 
 def _layers(axes: Axes, mask: Arrays) -> None:
     """Draws a bar for each layer, the first on top, and a line at the density of all together."""
     percents = [100 * np.count_nonzero(array) / max(np.size(array), 1) for array in mask.values()]
     size = min(9, 600 / len(mask))  # letters in points: the names of many layers stand close
-    bars = axes.barh(range(len(mask)), percents, height=0.7, color=_COLORS[0])
+    bars = axes.barh(range(len(mask)), percents, height=0.7, color=COLORS[0])
     # White behind the letters, which the line may cross.
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-    axes.bar_label(bars, fmt="{:.2f}", padding=4, fontsize=size, color=_BLACK, bbox=box)
+    axes.bar_label(bars, fmt="{:.2f}", padding=4, fontsize=size, color=BLACK, bbox=box)
     axes.set_yticks(range(len(mask)), list(mask), fontsize=size)
     axes.set_ylim(len(mask) - 0.4, -0.6)
     together = 100 * masks.density(mask)
-    axes.axvline(together, color=_BLACK, linestyle=":", linewidth=1, label=f"all layers: {together:.2f} %")
+    axes.axvline(together, color=BLACK, linestyle=":", linewidth=1, label=f"all layers: {together:.2f} %")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, borderpad=0)
     axes.set_xlim(0, 1.18 * (max(percents) or 1))
     axes.set(xlabel="weights kept (%)")
@@ -146,57 +189,85 @@ def _layers(axes: Axes, mask: Arrays) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _panel(axes: Axes, by_arm: dict[str, dict[int, Group]], field: str, scale: float) -> None:
-    """Draws a field, times scale, against density."""
-    for index, (arm, levels) in enumerate(by_arm.items()):
-        look = {"color": _COLORS[index % len(_COLORS)], "marker": _MARKERS[index % len(_MARKERS)]}
+def draw_arms(
+    axes: Axes, by_arm: dict[str, dict[int, Group]], quantity: Quantity, arms: Sequence[str] = ()
+) -> None:
+    """Draws a quantity against density: the tickets, the controls and the dense network.
+
+    Args:
+        axes: an empty panel.
+        by_arm: arm -> level -> its replicates.
+        quantity: what to draw.
+        arms: all arms of a figure of several panels, so that each looks the same in all.
+    """
+    for index, arm in enumerate(arms or by_arm):
+        look = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
         look |= {"linestyle": "-" if arm == TICKET else "--", "label": arm}
-        _curve(axes, list(levels.values()), field, scale, **look)
+        if arm in by_arm:
+            points = list(by_arm[arm].values())
+            draw_curve(axes, list(map(percent_kept, points)), points, quantity, **look)
     dense = by_arm.get(TICKET, {}).get(0)
     if dense:
-        height = scale * dense.mean(field)
-        look = {"color": _BLACK, "linestyle": ":", "linewidth": 1}
+        height = quantity.mean(dense)
+        look = {"color": BLACK, "linestyle": ":", "linewidth": 1}
         axes.axhline(height, **look)
-        face = _BLACK if dense.early_stop_reached else "white"
+        face = BLACK if dense.early_stop_reached else "white"
         look |= {"marker": "D", "markersize": 8, "markerfacecolor": face, "zorder": 5}
-        axes.plot([_percent(dense)], [height], label="dense", **look)
-    _density_axis(axes, sorted({_percent(group) for levels in by_arm.values() for group in levels.values()}))
+        axes.plot([percent_kept(dense)], [height], label="dense", **look)
 
 
-def _curve(axes: Axes, points: list[Group], field: str, scale: float, **look: str) -> None:
-    """Draws means, with bars where there are replicates, and hollow markers where there was no early stop."""
-    densities = [_percent(group) for group in points]
-    means = [scale * group.mean(field) for group in points]
-    axes.plot(densities, means, markersize=5, linewidth=1.6, **look)
+def draw_curve(
+    axes: Axes, places: Sequence[float], points: Sequence[Group], quantity: Quantity, **look: Any
+) -> None:
+    """Draws means, with bars where there are replicates, and hollow markers where there was no early stop.
+
+    Args:
+        axes: where to draw.
+        places: how far to the right each of the points stands.
+        points: the replicates behind each.
+        quantity: what to draw.
+        **look: of the line: color, marker, linestyle, label.
+    """
+    look = {"markersize": 5, "linewidth": 1.6, **look}
+    means = [quantity.mean(group) for group in points]
+    axes.plot(places, means, **look)
     if any(len(group.results) > 1 for group in points):
-        below = [mean - scale * min(group.values(field)) for mean, group in zip(means, points, strict=True)]
-        above = [scale * max(group.values(field)) - mean for mean, group in zip(means, points, strict=True)]
+        below = [mean - min(quantity.of(group)) for mean, group in zip(means, points, strict=True)]
+        above = [max(quantity.of(group)) - mean for mean, group in zip(means, points, strict=True)]
         # The mean of equal values may be a rounding off them, and a bar must not be negative.
         bars = [[max(0.0, length) for length in lengths] for lengths in (below, above)]
-        axes.errorbar(densities, means, yerr=bars, fmt="none", color=look["color"], elinewidth=1, capsize=2.5)
+        axes.errorbar(places, means, yerr=bars, fmt="none", color=look["color"], elinewidth=1, capsize=2.5)
     hollow = [index for index, group in enumerate(points) if not group.early_stop_reached]
-    look |= {"linestyle": "", "markerfacecolor": "white", "label": "_hollow"}
-    axes.plot([densities[i] for i in hollow], [means[i] for i in hollow], markersize=5, zorder=4, **look)
+    look |= {"linestyle": "", "markerfacecolor": "white", "label": _HOLLOW}
+    axes.plot([places[i] for i in hollow], [means[i] for i in hollow], zorder=4, **look)
 
 
-def _percent(group: Group) -> float:
+def percent_kept(group: Group) -> float:
     return 100 * group.mean("density")
 
 
-def _density_axis(axes: Axes, percents: list[float]) -> None:
-    """Makes the axis logarithmic, from dense to sparse, and labels as many of the percents as fit."""
+def label_axes(axes: Axes, points: Iterable[Group], quantity: Quantity, ticks: int = 9) -> None:
+    """Names both axes; the lower one is logarithmic, from dense to sparse, with the densities that fit."""
+    percents = sorted(map(percent_kept, points))
     axes.set_xscale("log")
     percents = [percent for percent in percents if percent > 0] or [100.0]  # zero has no logarithm
     span = math.log(percents[-1] / percents[0])
-    ticks = [percents[-1]]
+    shown = [percents[-1]]
     for percent in reversed(percents):
-        if math.log(ticks[-1] / percent) > span / 9:
-            ticks.append(percent)
-    axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+        if math.log(shown[-1] / percent) > span / ticks:
+            shown.append(percent)
+    axes.set_xticks(shown, [f"{percent:.3g}" for percent in shown])
     axes.xaxis.set_minor_locator(NullLocator())
     margin = math.exp(span / 25) if span else 2
     axes.set_xlim(percents[-1] * margin, percents[0] / margin)
-    axes.set_xlabel("weights kept (%)")
+    axes.set(xlabel="weights kept (%)", ylabel=quantity.label)
+    if quantity == EARLY_STOP:
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    plain(axes)
+
+
+def plain(axes: Axes) -> None:
+    """Leaves of the frame what carries numbers, and draws a pale grid."""
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -8,7 +8,7 @@ from tf_lottery.analysis.aggregate import Group, Measure, first_measured, groups
 from tf_lottery.tickets.masks import Arrays
 from tf_lottery.training.history import Result
 
-_GAP = "  "
+GAP = "  "
 
 
 def table(results: Sequence[Result]) -> str:
@@ -41,14 +41,14 @@ def table(results: Sequence[Result]) -> str:
     densities = {group.results[0].level: group.mean("density") for group in every}
     rows = [["level", "density %", *["early stop", measure.column] * len(by_arm)]]
     for level, density in sorted(densities.items()):
-        cells = [cell for arm in by_arm.values() for cell in _cells(arm.get(level), measure)]
-        rows.append([str(level), f"{100 * density:.2f}", *cells])
+        measured = [cell for arm in by_arm.values() for cell in cells(arm.get(level), measure)]
+        rows.append([str(level), f"{100 * density:.2f}", *measured])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     # The name of an arm stands over the middle of its two columns.
-    pairs = [left + len(_GAP) + right for left, right in zip(widths[::2], widths[1::2], strict=True)]
-    head = _GAP.join(map(str.center, ["", *by_arm], pairs))
-    body = [_GAP.join(map(str.rjust, row, widths)) for row in rows]
-    return "\n".join([head.rstrip(), *body, *_notes(every)])
+    pairs = [left + len(GAP) + right for left, right in zip(widths[::2], widths[1::2], strict=True)]
+    head = GAP.join(map(str.center, ["", *by_arm], pairs))
+    body = [GAP.join(map(str.rjust, row, widths)) for row in rows]
+    return "\n".join([head.rstrip(), *body, *notes(every)])
 
 
 def layer_table(mask: Arrays) -> str:
@@ -73,7 +73,7 @@ def layer_table(mask: Arrays) -> str:
     rows.append(["total", "", *_share(*map(sum, zip(*counts, strict=True)))])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
-        _GAP.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+        GAP.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     )
 
 
@@ -81,18 +81,20 @@ def _share(kept: int, of: int) -> tuple[str, str, str]:
     return f"{kept:,}", f"{of:,}", f"{100 * kept / of:.2f}" if of else "-"
 
 
-def _cells(group: Group | None, measure: Measure) -> tuple[str, str]:
+def cells(group: Group | None, measure: Measure) -> tuple[str, str]:
+    """Returns early-stop step and accuracy for people; dashes where there is no such group."""
     if group is None:
         return "-", "-"
     mark = "" if group.early_stop_reached else ">"
     return f"{mark}{group.mean('early_stop_step'):.0f}", measure.text(group.mean(measure.field))
 
 
-def _notes(all_groups: list[Group]) -> list[str]:
-    notes, counts = [], sorted({len(group.results) for group in all_groups})
+def notes(all_groups: list[Group]) -> list[str]:
+    """Returns the lines below a table: how many replicates there are, and what its marks mean."""
+    lines, counts = [], sorted({len(group.results) for group in all_groups})
     if counts[-1] > 1:
         number = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-        notes.append(f"Means over {number} replicates.")
+        lines.append(f"Means over {number} replicates.")
     if not all(group.early_stop_reached for group in all_groups):
-        notes.append("> not reached: validation loss was still falling when training ended.")
-    return notes
+        lines.append("> not reached: validation loss was still falling when training ended.")
+    return lines

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from tf_lottery.analysis import tables, verdict
@@ -73,6 +74,17 @@ def report(workdir: str) -> str:
     figure = pathlib.Path(workdir) / "figures" / "search.png"
     plots.save(plots.plot_search(results), figure)
     return f"{tables.table(results)}\n\n{verdict.judge(results).sentence}"
+
+
+def compare(folders: Mapping[str, str], workdir: str) -> str:
+    """Writes the figures of a study, whose experiments have these run directories; returns its table."""
+    from tf_lottery.analysis import plots, studies
+
+    study = {name: runs.load_results(folder) for name, folder in folders.items()}
+    figures = pathlib.Path(workdir) / "figures"
+    plots.save(studies.plot_side_by_side(study), figures / "side_by_side.png")
+    plots.save(studies.plot_together(study), figures / "together.png")
+    return studies.table(study)
 
 
 def _search(

@@ -1,10 +1,12 @@
 """The driver's flags: `--config=FILE`, overrides such as `--config.train.steps=500`, `--workdir=`."""
 
+import functools
 import os
 import pathlib
 import re
 import runpy
 import traceback
+from typing import Any
 
 from absl import flags
 from ml_collections.config_flags import config_flags
@@ -13,19 +15,23 @@ from tf_lottery import names
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments.config import ExperimentConfig
 
+Study = dict[str, ExperimentConfig]
+_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
+
 
 class UsageError(ValueError):
     """Flags that cannot be followed."""
 
 
-def parse(arguments: list[str]) -> tuple[ExperimentConfig, str]:
+def parse(arguments: list[str]) -> tuple[Study, str]:
     """Reads the driver's flags. Of a flag that is given twice the last counts.
 
     Args:
         arguments: the words after the command's name.
 
     Returns:
-        The config, validated and frozen, and the run directory.
+        The study: name -> config, validated and frozen; an experiment that stands alone has the
+        name `""`. And the run directory, in which each experiment has the folder of its name.
 
     Raises:
         UsageError: an unknown flag or config entry, a config file that cannot be used,
@@ -35,14 +41,15 @@ def parse(arguments: list[str]) -> tuple[ExperimentConfig, str]:
     words = ["tf-lottery", *arguments]
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "The run directory.", flag_values=values)
-    files: list[str] = []
+    stem, study = "digits", {"": ExperimentConfig()}
 
     def load(path: str) -> ExperimentConfig:
-        files.append(path)
-        return _load(path)
+        nonlocal stem, study
+        stem, study = pathlib.Path(path).stem, _load(path)
+        return ExperimentConfig()  # knows the types of all that can be overridden
 
     try:
-        holder = config_flags.DEFINE_config_dataclass(
+        config_flags.DEFINE_config_dataclass(
             "config", ExperimentConfig(), flag_values=values, sys_argv=words, parse_fn=load
         )
         rest = values(words)[1:]
@@ -50,30 +57,42 @@ def parse(arguments: list[str]) -> tuple[ExperimentConfig, str]:
             raise UsageError(f"Unexpected argument {rest[0]!r}. Flags are written --name=value.")
         if values.workdir == "":
             raise UsageError("--workdir is empty. Name a folder, such as --workdir=runs/mine.")
-        config = holder.value
-        config.controls = _entries(config.controls)
-        config.control_levels = _entries(config.control_levels)
-        config.train.decay_steps = _entries(config.train.decay_steps)
-        config_module.validate(config)
+        changed = _override(study, config_flags.get_override_values(values["config"]))
+        _validate(study)
     except config_flags.FlagOrderError as error:
         raise UsageError("--config=FILE comes before --config.ENTRY=VALUE.") from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
-    config.freeze()
-    workdir = values.workdir or _default_workdir(config, files[-1] if files else None)
-    return config, os.path.expanduser(workdir)
+    return study, os.path.expanduser(values.workdir or _default_workdir(stem, changed))
 
 
-def _default_workdir(config: ExperimentConfig, file: str | None) -> str:
+def _override(study: Study, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Gives every experiment these entries; returns those that were another one in any."""
+    changed = {}
+    for entry in filter(overrides.__contains__, config_module.fields()):
+        value = _entries(overrides[entry])
+        *sections, name = entry.split(".")
+        for config in study.values():
+            if config_module.get(config, entry) != value:
+                changed[entry] = value
+            setattr(functools.reduce(getattr, sections, config), name, value)
+    return changed
+
+
+def _validate(study: Study) -> None:
+    for name, config in study.items():
+        try:
+            config_module.validate(config)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{name}: {error}" if name else str(error)) from error
+    for config in study.values():  # last, for they may have sections in common
+        config.freeze()
+
+
+def _default_workdir(stem: str, changed: dict[str, Any]) -> str:
     """Returns a folder named for the config file and what the flags changed in it."""
-    name, before = ("digits", ExperimentConfig()) if file is None else (pathlib.Path(file).stem, _load(file))
-    changed = [
-        f"-{entry}={config_module.get(config, entry)}"
-        for entry in config_module.fields()
-        if entry not in config_module.EXTENDABLE
-        and config_module.get(config, entry) != config_module.get(before, entry)
-    ]
-    return os.path.join("runs", re.sub(r"[^\w.=-]+", "_", name + "".join(changed))[:200])
+    parts = [f"-{entry}={value}" for entry, value in changed.items() if entry not in config_module.EXTENDABLE]
+    return os.path.join("runs", re.sub(r"[^\w.=-]+", "_", stem + "".join(parts))[:200])
 
 
 def help_text() -> str:
@@ -82,8 +101,9 @@ def help_text() -> str:
         "  --workdir=DIR         the run directory; a run that was stopped goes on there (runs/digits, or",
         "                        what the config and the other flags make of it)",
         "  --config=FILE         a Python file whose get_config() returns an ExperimentConfig, such as",
-        "                        configs/mnist_lenet.py (without it: the handwritten digits)",
-        "  --config.ENTRY=VALUE  another value for one entry, after --config=FILE:",
+        "                        configs/mnist_lenet.py (without it: the handwritten digits); or a study,",
+        "                        a dict name -> ExperimentConfig, such as configs/initializers.py",
+        "  --config.ENTRY=VALUE  another value for one entry, in a study of all, after --config=FILE:",
         "",
     ]
     default = ExperimentConfig()
@@ -103,7 +123,7 @@ def _check_keys(arguments: list[str]) -> None:
             raise UsageError(names.unknown(entry, known, "config entry"))
 
 
-def _load(path: str) -> ExperimentConfig:
+def _load(path: str) -> Study:
     """Runs a config file. absl puts the flag before what is wrong with it."""
     if not os.path.isfile(path):
         raise UsageError("there is no such file.")
@@ -118,11 +138,26 @@ def _load(path: str) -> ExperimentConfig:
         raise UsageError(f"{where}{type(error).__name__}: {error}") from error
     if get_config is None:
         raise UsageError("the file has no function get_config().")
-    if not isinstance(config, ExperimentConfig):
+    return _study(config)
+
+
+def _study(returned: object) -> Study:
+    """Returns what get_config() returned as a study, if it is one."""
+    study = returned if isinstance(returned, dict) else {"": returned}
+    others = [type(config).__name__ for config in study.values() if not isinstance(config, ExperimentConfig)]
+    if others or not study:
+        received = "an empty dict" if not study else "a dict of " * (study is returned) + others[0]
         raise UsageError(
-            f"get_config() must return an ExperimentConfig. It returned {type(config).__name__}."
+            "get_config() must return an ExperimentConfig, or a dict name -> ExperimentConfig. "
+            f"It returned {received}."
         )
-    return config
+    for name in study if study is returned else ():
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name == "figures":
+            raise UsageError(
+                "an experiment of a study is named as its folder will be: a to z, 0 to 9, '_', and after the "
+                f"first '-' and '.'; not 'figures', where the study's are. Received {name!r}."
+            )
+    return study
 
 
 def _entries(value: object) -> object:
