@@ -2,16 +2,15 @@
 
 from typing import Any
 
-import numpy as np
-
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
 from tf_lottery.search.network import KerasNetwork
 from tf_lottery.search.ticket import Ticket
-from tf_lottery.tickets import masks, pruning
+from tf_lottery.tickets import masks, pruning, scores, seeds
 from tf_lottery.tickets.masks import Mask
+from tf_lottery.tickets.scores import Evidence, Scores
 from tf_lottery.training import environment
 
-_ROUNDS = 100
+_ROUNDS = scores.needs(scores.synflow).rounds
 
 
 def synflow_ticket(model: Any, density: float) -> Ticket:
@@ -65,11 +64,10 @@ def synflow(model: MaskedModel, density: float, rounds: int = _ROUNDS) -> Mask:
             f"target_density must be in (0, 1), and leave one of the {total} weights. Received {density}."
         )
     network = KerasNetwork(model, None, key=(), steps=0, batch_size=0)
-    weights = network_weights(model.state())
-    for i in range(1, rounds + 1):
-        flow = network.flow(weights, mask)
-        scores = {path: np.abs(flow[path] * weights[path]) for path in mask}
-        left = masks.kept(mask)
-        surplus = max(0, left - round(density ** (i / rounds) * total))
-        mask = pruning.prune(mask, scores, dict.fromkeys(mask, surplus / left), "global")
-    return mask
+    weights, rng = network_weights(model.state()), seeds.generator()
+
+    def score(left: Mask) -> Scores:
+        return scores.synflow(Evidence(left, weights, weights, rng, network))
+
+    share = max(0.0, 1 - density * total / masks.kept(mask))
+    return pruning.prune_in_rounds(mask, score, dict.fromkeys(mask, share), "global", rounds=rounds)

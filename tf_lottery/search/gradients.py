@@ -82,7 +82,10 @@ def hessian_product(
             value = loss(masked.model, batch, training=True)
         found = [tf.convert_to_tensor(g) for g in tape.gradient(value, kernels, unconnected_gradients=_ZERO)]
         return tf.add_n(
-            [tf.reduce_sum(g * tf.constant(direction[path], g.dtype)) for path, g in zip(masked.shapes, found)]
+            [
+                tf.reduce_sum(g * tf.constant(direction[path], g.dtype))
+                for path, g in zip(masked.shapes, found)
+            ]
         )
 
     return _mean_gradient(masked, batches, slope)

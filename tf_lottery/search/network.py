@@ -30,15 +30,14 @@ class KerasNetwork:
         batch_size: examples in such a step; a stream brings its own.
 
     Attributes:
-        steps_spent: training steps that were taken so far.
+        steps: how many steps gates are trained for, where a mask is learned.
     """
 
     def __init__(self, masked: MaskedModel, train: Source | None, *, key: tuple, steps: int, batch_size: int):
-        self.steps_spent = 0
+        self.steps = steps
         self._masked = masked
         self._train = train
         self._key = key
-        self._steps = steps
         self._batch_size = batch_size
 
     def gradient(self, weights: Weights, mask: Weights, examples: int) -> Arrays:
@@ -119,13 +118,12 @@ class KerasNetwork:
     def _learn(self, kind: gates.Gates, weights: Weights, mask: Weights) -> Arrays:
         train = self._looks_at_data()
         state = self._masked.state()
-        settings = {"key": self._key, "steps": self._steps, "batch_size": self._batch_size}
+        settings = {"key": self._key, "steps": self.steps, "batch_size": self._batch_size}
         try:
             with self._at(weights, mask):
                 found = gates.learn(kind, self._masked, train, **settings)
         finally:
             self._masked.restore(state)  # the optimizer's part of it
-        self.steps_spent += self._steps
         return found
 
     def _draw(self, examples: int) -> list[gradients.Examples]:
