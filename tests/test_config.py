@@ -135,6 +135,18 @@ def test_controls(word, controls):
 
 
 @pytest.mark.parametrize(
+    ("word", "steps"),
+    [
+        ("--config.train.decay_steps=", ()),
+        ("--config.train.decay_steps=80", (80,)),
+        ("--config.train.decay_steps=80,120", (80, 120)),
+    ],
+)
+def test_decay_steps(word, steps):
+    assert parsed(word).train.decay_steps == steps
+
+
+@pytest.mark.parametrize(
     ("word", "levels"),
     [
         ("--config.control_levels=", ()),
@@ -171,6 +183,22 @@ def test_control_levels(word, levels):
         (["--config.flavour=tfkeras"], "Unknown flavour 'tfkeras'. Did you mean 'tf_keras'?"),
         (["--config.network.name=lenet_300"], "Unknown network 'lenet_300'. Did you mean 'lenet_300_100'?"),
         (["--config.data.input_scaling=units"], "Unknown input scaling 'units'. Did you mean 'unit'?"),
+        (
+            ["--config.network.name=resnet_21"],
+            "There is no 'resnet_21': a ResNet for CIFAR has 6n + 2 layers",
+        ),
+        (["--config.network.name=conv_2:3"], "Network 'conv_2' takes no argument, but got '3'"),
+        (["--config.train.augment=crop"], "Unknown augmentation 'crop'. Did you mean 'crop_flip'?"),
+        (
+            ["--config.train.momentum=0.9"],
+            "config.train.momentum is of SGD, and config.train.optimizer is 'adam'. Set the one to 0 or the",
+        ),
+        (
+            ["--config.train.decay_steps=80,80"],
+            "config.train.decay_steps must be 1 or more, and each above the one before. Received (80, 80).",
+        ),
+        (["--config.train.decay_steps=0,5"], "each above the one before. Received (0, 5)."),
+        (["--config.train.decay_steps=5,x"], "config.train.decay_steps must be a tuple of int. Received"),
     ],
 )
 def test_what_is_refused(words, message):
@@ -192,6 +220,11 @@ def test_what_is_refused(words, message):
         ("prune.fraction", 1, "must be in [0, 1). Received 1.0."),
         ("prune.fraction", -0.1, "must be in [0, 1). Received -0.1."),
         ("prune.output_fraction", math.nan, "must be in [0, 1). Received nan."),
+        ("train.momentum", 1, "must be in [0, 1). Received 1.0."),
+        ("train.weight_decay", -1e-4, "must be in [0, 1). Received -0.0001."),
+        ("train.weight_decay", math.nan, "must be in [0, 1). Received nan."),
+        ("train.warmup_steps", -1, "must be 0 or more. Received -1."),
+        ("train.decay_factor", 0, "must be above 0 and finite. Received 0.0."),
         ("train.learning_rate", 0, "must be above 0 and finite. Received 0.0."),
         ("train.learning_rate", math.inf, "must be above 0 and finite. Received inf."),
         ("train.learning_rate", math.nan, "must be above 0 and finite. Received nan."),
@@ -209,6 +242,14 @@ def test_what_is_out_of_range(entry, value, message):
             "--config.prune.fraction=0",
             "--config.prune.output_fraction=0.99",
             "--config.data.validation_size=1",
+        ],
+        [
+            "--config.train.optimizer=sgd",
+            "--config.train.momentum=0.99",
+            "--config.train.weight_decay=0.5",
+            "--config.train.decay_steps=1,2",
+            "--config.train.decay_factor=2",
+            "--config.network.name=resnet_8",
         ],
         [
             "--config.prune.rewind_step=1499",

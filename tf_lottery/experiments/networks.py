@@ -62,10 +62,10 @@ def find(name: str) -> Callable[["Layers", Any, int], Any]:
     """Returns the network function of that name, with its argument in it.
 
     Raises:
-        ValueError: there is none, or it takes no argument and is given one.
+        ValueError: there is none, or it is given an argument and takes none.
     """
     if depth := re.fullmatch(r"resnet_(\d+)", name):
-        return functools.partial(resnet, depth=int(depth[1]))
+        return functools.partial(resnet, blocks=_blocks(int(depth[1])))
     kind, colon, argument = name.partition(":")
     network = names.find(kind, NETWORKS, "network")
     if "argument" in inspect.signature(network).parameters:
@@ -142,26 +142,20 @@ def conv(make: Layers, inputs: Any, classes: int, pairs: Sequence[int]) -> Any:
     return _fully_connected(make, x, [256, 256], classes)
 
 
-def resnet(make: Layers, inputs: Any, classes: int, depth: int) -> Any:
+def resnet(make: Layers, inputs: Any, classes: int, blocks: int) -> Any:
     """The ResNet for CIFAR (1512.03385, section 4.2), with 1 x 1 convolutions in shortcuts that change shape.
 
     Args:
-        depth: layers with kernels, shortcuts not counted: 6n + 2, for three stages of n blocks of two.
+        blocks: blocks of two convolutions in each of the three stages of 16, 32, 64 filters.
     """
-    n, rest = divmod(depth - 2, 6)
-    if rest or n < 1:
-        near = 6 * max(n, 1) + 2
-        raise ValueError(
-            f"There is no 'resnet_{depth}': a ResNet for CIFAR has 6n + 2 layers, such as 'resnet_{near}' or "
-            f"'resnet_{near + 6}'."
-        )
     x = make.relu(make.batch_norm(make.conv(inputs, 16, "conv1", use_bias=False), "bn1"))
-    for block in range(3 * n):
-        filters, strides = 16 * 2 ** (block // n), 1 + (block > 0 and block % n == 0)
+    for block in range(3 * blocks):
+        stage = block // blocks
+        filters, strides = 16 * 2**stage, 2 if block in (blocks, 2 * blocks) else 1
         shortcut = x
         if strides > 1:
-            shortcut = make.conv(x, filters, f"shortcut{block // n}", 1, strides=strides, use_bias=False)
-            shortcut = make.batch_norm(shortcut, f"shortcut{block // n}_bn")
+            shortcut = make.conv(x, filters, f"shortcut{stage}", 1, strides=strides, use_bias=False)
+            shortcut = make.batch_norm(shortcut, f"shortcut{stage}_bn")
         first, second = 2 * block + 2, 2 * block + 3
         x = make.conv(x, filters, f"conv{first}", strides=strides, use_bias=False)
         x = make.relu(make.batch_norm(x, f"bn{first}"))
@@ -187,6 +181,18 @@ def vgg(make: Layers, inputs: Any, classes: int, counts: Sequence[int]) -> Any:
     return make.dense(make.keras.layers.GlobalAveragePooling2D()(x), classes, "output")
 
 
+def _blocks(depth: int) -> int:
+    """Returns n of the ResNet of 6n + 2 layers, shortcuts not counted."""
+    n, rest = divmod(depth - 2, 6)
+    if rest or n < 1:
+        near = 6 * max(n, 1) + 2
+        raise ValueError(
+            f"There is no 'resnet_{depth}': a ResNet for CIFAR has 6n + 2 layers, such as 'resnet_{near}' or "
+            f"'resnet_{near + 6}'."
+        )
+    return n
+
+
 def _fully_connected(make: Layers, inputs: Any, widths: Sequence[int], classes: int) -> Any:
     x = make.keras.layers.Flatten()(inputs)
     for i, width in enumerate(widths, start=1):
@@ -200,7 +206,7 @@ NETWORKS: dict[str, Callable[..., Any]] = {
     "conv_2": functools.partial(conv, pairs=(64,)),
     "conv_4": functools.partial(conv, pairs=(64, 128)),
     "conv_6": functools.partial(conv, pairs=(64, 128, 256)),
-    "resnet_20": functools.partial(resnet, depth=20),
+    "resnet_20": functools.partial(resnet, blocks=3),
     "vgg_11": functools.partial(vgg, counts=(1, 1, 2, 2, 2)),
     "vgg_13": functools.partial(vgg, counts=(2, 2, 2, 2, 2)),
     "vgg_16": functools.partial(vgg, counts=(2, 2, 3, 3, 3)),
