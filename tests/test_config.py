@@ -424,7 +424,7 @@ def test_a_config_file_that_is_not_there(config_file, name):
 def test_help_names_every_entry_with_its_default():
     text = flags.help_text()
     for name, field in config_module.fields().items():
-        assert f" {name}=" in text and field.metadata["help"] in text
+        assert f" {name}=" in text and field.metadata["help"] in " ".join(text.split())
     for shown in (
         "prune.levels=15 ",
         "controls=reinit ",
@@ -434,7 +434,7 @@ def test_help_names_every_entry_with_its_default():
         "--workdir=DIR",
     ):
         assert shown in text
-    assert max(map(len, text.splitlines())) < 120
+    assert max(map(len, text.splitlines())) <= 110
 
 
 def test_sections_compare_by_value():

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import runpy
+import textwrap
 import traceback
 from typing import Any
 
@@ -110,7 +111,8 @@ def help_text() -> str:
     for name, field in config_module.fields().items():
         value = config_module.get(default, name)
         shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-        lines.append(f"    {f'{name}={shown}':<33}  {field.metadata['help']}")
+        first, *more = textwrap.wrap(field.metadata["help"], 70)
+        lines += [f"    {f'{name}={shown}':<33}  {first}", *(f"{'':39}{line}" for line in more)]
     return "\n".join(lines)
 
 
