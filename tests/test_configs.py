@@ -68,18 +68,22 @@ def test_each_config_for_cifar_runs_in_small(name, flavour, tmp_path, monkeypatc
     assert [(result.level, result.arm) for result in results] == [(0, "ticket"), (1, "ticket")]
     ticket = tmp_path / "replicate_1" / "level_01" / "ticket"
     mask, start = (files.read_tensors(ticket / f"{part}.safetensors")[0] for part in ("mask", "start"))
-    dense = tmp_path / "replicate_1" / "level_00" / "ticket"
-    late = config.prune.rewind_step > 0
-    whole = files.read_tensors(dense / f"{'snapshot' if late else 'start'}.safetensors")[0]
+    dense, late = tmp_path / "replicate_1" / "level_00" / "ticket", config.prune.rewind_step > 0
+    whole = files.read_tensors(dense / f"{'snapshots' if late else 'start'}.safetensors")[0]
+    whole = {path.removeprefix("1/"): array for path, array in whole.items()}
     for path, array in start.items():
-        np.testing.assert_array_equal(
-            array, np.where(mask[path], whole[path], 0) if path in mask else whole[path]
-        )
+        expected = np.where(mask[path], whole[path], 0) if path in mask else whole[path]
+        np.testing.assert_array_equal(array, expected)
+    output = mask.pop("output/kernel")
     if late:
-        assert whole["augment/seed_generator_state"][1] == 1 and mask["output/kernel"].all()
-        kept = sum(array.sum() for path, array in mask.items() if path != "output/kernel")
-        total = sum(array.size for path, array in mask.items() if path != "output/kernel")
-        assert kept == total - round(0.2 * total)
+        assert whole["augment/seed_generator_state"][1] == 1 and output.all()
+        total = sum(array.size for array in mask.values())
+        assert sum(array.sum() for array in mask.values()) == total - round(0.2 * total)
+    else:
+        for path, array in mask.items():
+            share = config.prune.conv_fraction if path.startswith("conv") else 0.2
+            assert array.sum() == array.size - round(share * array.size)
+        assert output.sum() == output.size - round(0.1 * output.size)
 
 
 @pytest.mark.parametrize("name", ("digits", "fashion_lenet", *MNIST))
