@@ -16,6 +16,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 NAMES = [
     "CONTROLS",
     "CRITERIA",
+    "REWINDINGS",
+    "Rewinding",
+    "SCHEDULES",
+    "SCOPES",
     "Ticket",
     "apply_mask",
     "density",
@@ -30,10 +34,13 @@ SIGNATURES = {
     "find_ticket": "model, x=None, y=None, *, validation_data=None, validation_split=0.1, test_data=None, "
     "sample_weight=None, class_weight=None, batch_size=32, epochs=None, steps=None, levels=10, "
     "prune_fraction=0.2, target_density=None, "
-    "layer_fractions=None, scope='layer', criterion='magnitude', rewind_step=0, controls=(), "
+    "layer_fractions=None, scope='layer', structure='unstructured', criterion='magnitude', "
+    "schedule='iterative', rewind_step=0, rewinding=None, score_step=-1, controls=(), "
     "eval_every=None, seed=0, callbacks=None, workdir=None, verbose='auto'",
     "iterative_magnitude_pruning": "model, train, *, levels=10, prune_fraction=0.2, layer_fractions=None, "
-    "scope='layer', criterion='magnitude', seed=0",
+    "scope='layer', structure='unstructured', criterion='magnitude', schedule='iterative', "
+    "rewinding='original', data=None, seed=0",
+    "Rewinding": "restore=0, restart=0, score=-1, steps=None",
     "prune": "mask, scores, fractions, scope='layer', structure='unstructured'",
     "density": "mask",
     "apply_mask": "model, mask",
@@ -93,17 +100,24 @@ def test_the_fields_of_a_ticket():
 
 
 def test_criteria_and_controls_by_name():
-    assert list(tf_lottery.CRITERIA) == ["magnitude", "random"]
+    assert list(tf_lottery.CRITERIA) == (
+        "magnitude magnitude_increase magnitude_same_sign magnitude_increase_same_sign movement "
+        "large_init_large_final large_init small_final random snip grasp synflow fisher supermask l0"
+    ).split()
+    assert list(tf_lottery.SCOPES) == "layer global global_normalized erk uniform_plus threshold".split()
+    assert list(tf_lottery.SCHEDULES) == ["iterative", "one_shot", "early_bird"]
+    assert list(tf_lottery.REWINDINGS) == ["original", "late", "learning_rate", "fine_tuning"]
     kinds = "reinit shuffle random same_sign signed_constant permuted resampled noise random_ticket inverted"
     kinds += " trained freeze_initial freeze_by_movement freeze_by_movement_all"
     assert list(tf_lottery.CONTROLS) == kinds.split()
 
 
 def test_every_public_thing_says_what_it_does():
-    assert set(NAMES) - {"CONTROLS", "CRITERIA"} <= set(SIGNATURES)
+    tables = [name for name in NAMES if name.isupper()]
+    assert set(NAMES) - set(tables) <= set(SIGNATURES)
     documented = {name: public(name) for name in SIGNATURES}
-    documented |= {f"CONTROLS[{name!r}]": thing for name, thing in tf_lottery.CONTROLS.items()}
-    documented |= {f"CRITERIA[{name!r}]": thing for name, thing in tf_lottery.CRITERIA.items()}
+    for table in tables:
+        documented |= {f"{table}[{name!r}]": thing for name, thing in public(table).items()}
     documented |= {"tf_lottery": tf_lottery, "Ticket.density": tf_lottery.Ticket.density}
     for name, thing in documented.items():
         first = (thing.__doc__ or "").partition("\n")[0]
