@@ -46,8 +46,8 @@ def by_weights(masked: MaskedModel) -> Arrays:
         highest = max(float(np.max(found[path] * weights[path])) for path in found)
     if not np.isfinite(highest) or highest == 0:
         raise ValueError(
-            f"SynFlow's scores of {model.name!r} are {'all 0' if highest == 0 else 'not finite'}: the network "
-            f"is too deep for its numbers, or its output does not depend on its weights. {_INSTEAD}"
+            f"SynFlow's scores of {model.name!r} are {'all 0' if highest == 0 else 'not finite'}: the "
+            f"network is too deep for its numbers, or its output does not depend on its weights. {_INSTEAD}"
         )
     return found
 

@@ -84,7 +84,7 @@ def _mixed(x: tf.Tensor) -> tf.Tensor:
 
 
 SUPERMASK = Gates(bernoulli, closed=0.0, start=0.0, rate=0.1)
-L0 = Gates(hard_concrete, closed=_CLOSED, start=2.0, rate=0.01, price=1.0, trains_weights=True)
+L0 = Gates(hard_concrete, closed=_CLOSED, start=2.0, rate=0.01, price=5.0, trains_weights=True)
 
 
 def learn(

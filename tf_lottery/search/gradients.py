@@ -4,6 +4,7 @@ The loss is what the model's `compute_loss` gives, regularizers included. The gr
 taken where the weights are, so pruned weights, which are 0, have one too.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ def check_loss(model: Any) -> None:
     """
     if getattr(model, "optimizer", None) is None:
         raise ValueError(f"The model {model.name!r} is not compiled: compile it with its loss.")
-    if model.loss is None and is_of_keras(model, "compute_loss") and not is_of_keras(model, "train_step"):
+    if not model.loss and is_of_keras(model, "compute_loss") and not is_of_keras(model, "train_step"):
         raise ValueError(
             f"The loss of {model.name!r} is inside its own train_step, where no criterion can ask for it. "
             "Override compute_loss(x, y, y_pred, sample_weight) too, or compile the model with a loss."
@@ -81,12 +82,8 @@ def hessian_product(
         with tf.GradientTape() as tape:
             value = loss(masked.model, batch, training=True)
         found = [tf.convert_to_tensor(g) for g in tape.gradient(value, kernels, unconnected_gradients=_ZERO)]
-        return tf.add_n(
-            [
-                tf.reduce_sum(g * tf.constant(direction[path], g.dtype))
-                for path, g in zip(masked.shapes, found)
-            ]
-        )
+        along = [tf.constant(direction[path], g.dtype) for path, g in zip(masked.shapes, found)]
+        return tf.add_n([tf.reduce_sum(g * v) for g, v in zip(found, along)])
 
     return _mean_gradient(masked, batches, slope)
 
@@ -101,15 +98,14 @@ def squared_gradient(masked: MaskedModel, batches: Sequence[Examples]) -> Arrays
     def squares(batch: Examples) -> list[tf.Tensor]:
         sums = [tf.zeros(kernel.shape, kernel.dtype) for kernel in kernels]
         for i in tf.range(len(tf.nest.flatten(batch)[0])):
-            one = tf.nest.map_structure(lambda leaf: leaf[i][None], batch)
             with tf.GradientTape() as tape:
-                value = loss(model, one, training=False)
+                value = loss(model, _single(batch, i), training=False)
             found = tape.gradient(value, kernels, unconnected_gradients=_ZERO)
             sums = [total + tf.square(tf.convert_to_tensor(g)) for total, g in zip(sums, found)]
         return sums
 
     # Keras makes some of its metrics' variables at the first call, and a compiled loop may make none.
-    loss(model, tf.nest.map_structure(lambda leaf: leaf[:1], batches[0]), training=False)
+    loss(model, _single(batches[0], 0), training=False)
     compiled = squares if getattr(model, "run_eagerly", False) else tf.function(squares)
     sums = [np.sum(parts, axis=0, dtype=np.float64) for parts in zip(*map(compiled, batches))]
     total = sum(map(data.count, batches))
@@ -128,9 +124,14 @@ def _mean_gradient(
     total = sum(map(data.count, batches))
     mean = {path: np.zeros(shape) for path, shape in masked.shapes.items()}
     for batch in batches:
-        for path, found in masked.gradients(lambda: value(batch)).items():
-            mean[path] += found * (data.count(batch) / total)
+        share = data.count(batch) / total
+        for path, found in masked.gradients(functools.partial(value, batch)).items():
+            mean[path] += share * found
     return mean
+
+
+def _single(batch: Examples, i: int | tf.Tensor) -> Examples:
+    return tf.nest.map_structure(lambda leaf: leaf[i][None], batch)
 
 
 def _first(stream: Stream, examples: int) -> list[Examples]:

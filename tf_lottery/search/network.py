@@ -108,7 +108,8 @@ class KerasNetwork:
         """Returns log alpha of hard-concrete gates that are learned along with the weights (1712.01312).
 
         It is shifted to be above 0 exactly where the gate without noise is, where a weight is kept. The
-        weights, from `weights` on, are trained by the model's own optimizer, the gates by Adam.
+        weights, from `weights` on, are trained by the model's own optimizer, the gates by Adam of
+        rate 0.01. What is added to the loss is 5 times the density that is expected.
 
         Raises:
             ValueError: as `gradient`.
