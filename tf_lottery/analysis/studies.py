@@ -20,7 +20,9 @@ Found = dict[str, dict[str, dict[int, Group]]]  # name -> arm -> level -> replic
 _WIDEST = 5  # experiments in a row
 _MARKERS = ("o", "s", "^", "v", "P", "X", "D", "*", "<", ">", "p", "h")
 _LINES = ("-", "--", ":")  # the next one where the colors begin anew
-_ACCURACIES = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)  # percent, on an axis of errors
+# Percent, on an axis of errors: for a wide one and a narrower one.
+_WIDE = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
+_NARROW = (0, 30, 50, 70, 80, 85, 90, 93, 95, 97, 98, 98.5, 99, 99.3, 99.5, 99.7, 99.8, 99.9)
 
 
 def table(study: Study) -> str:
@@ -28,8 +30,8 @@ def table(study: Study) -> str:
 
     Its columns are the dense network's early-stop step and test accuracy; how many of the
     weights the sparsest winning and the sparsest matching ticket keep; and at the sparsest
-    level that all experiments have, the ticket's early-stop step and test accuracy, the
-    training steps that were spent to find its mask, and each control's test accuracy.
+    level that all experiments have, the ticket's early-stop step and test accuracy, each
+    control's test accuracy, and the training steps that were spent to find the mask.
     Accuracies and replicates are as in `tables.table`.
 
     Args:
@@ -45,10 +47,10 @@ def table(study: Study) -> str:
         >>> dense = row(0, "ticket", 1.0, 700, 0.967)
         >>> iterative = [dense, row(1, "ticket", 0.8, 450, 0.972, 1000), row(1, "reinit", 0.8, 900, 0.951)]
         >>> print(table({"iterative": iterative, "random": [dense, row(1, "ticket", 0.8, 800, 0.966)]}))
-                             dense         sparsest, kept %       level 1, 80.00 % of the weights kept
-                    early stop  test acc %  winning  matching  early stop  test acc %  search steps  reinit
-        iterative          700       96.70    80.00     80.00         450       97.20         1,000   95.10
-        random             700       96.70        -     80.00         800       96.60             0       -
+                           dense            sparsest, kept %      level 1, 80.00 % of the weights kept
+                   early stop  test acc %  winning  matching  early stop  test acc %  reinit  search steps
+        iterative         700       96.70    80.00     80.00         450       97.20   95.10         1,000
+        random            700       96.70        -     80.00         800       96.60       -             0
     """
     found = _gathered(study)
     level, measure = _shared_level(found), first_measured(_all(study))
@@ -149,10 +151,11 @@ def _draw_tickets(axes: Axes, found: Found, quantity: Quantity) -> None:
     plots.label_axes(axes, _groups(found), quantity)
     axes.set_title(quantity.title)
     bars = any(len(group.results) > 1 for group in _groups(found))
-    between_levels = 1 / max(len(by_arm[TICKET]) for by_arm in found.values())
+    # Not beyond the axis, which ends soon after its last level.
+    room = min(0.6 / max(len(by_arm[TICKET]) for by_arm in found.values()), 0.06) if bars else 0
     for index, (name, by_arm) in enumerate(found.items()):
         points = list(by_arm[TICKET].values())
-        aside = 0.6 * between_levels * (index - (len(found) - 1) / 2) / len(found) if bars else 0
+        aside = room * ((index + 0.5) / len(found) - 0.5)
         places = _moved(axes, list(map(plots.percent_kept, points)), aside)
         plots.draw_curve(axes, places, points, quantity, label=name, **_look(index))
 
@@ -188,9 +191,10 @@ def _spread_accuracies(axes: Axes, quality: Quantity, points: Sequence[Group]) -
         functions=(lambda y: -np.log10(np.maximum(100.1 - y, 1e-9)), lambda y: 100.1 - 10.0**-y),
     )
     values = [value for group in points for value in quality.of(group)]
-    between = [accuracy for accuracy in _ACCURACIES if min(values) <= accuracy <= max(values)]
-    few = len(between) < 3
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]) if few else FixedLocator(_ACCURACIES))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    for ticks in (_NARROW, _WIDE):
+        if sum(min(values) <= tick <= max(values) for tick in ticks) > 2:
+            axes.yaxis.set_major_locator(FixedLocator(ticks))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.4g}"))
 
 
