@@ -21,8 +21,7 @@ def learned(data):
         masked = MaskedModel(model)
         settings = {"key": (0,), "steps": 150, "batch_size": 24, **settings}
         network = KerasNetwork(masked, settings.pop("train", data), **settings)
-        found = getattr(network, asked)(network_weights(masked.state()), mask or masks.ones(masked.shapes))
-        return found
+        return getattr(network, asked)(network_weights(masked.state()), mask or masks.ones(masked.shapes))
 
     return learn
 

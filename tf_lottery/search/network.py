@@ -122,10 +122,9 @@ class KerasNetwork:
         settings = {"key": self._key, "steps": self.steps, "batch_size": self._batch_size}
         try:
             with self._at(weights, mask):
-                found = gates.learn(kind, self._masked, train, **settings)
+                return gates.learn(kind, self._masked, train, **settings)
         finally:
             self._masked.restore(state)  # the optimizer's part of it
-        return found
 
     def _draw(self, examples: int) -> list[gradients.Examples]:
         return gradients.draw(self._looks_at_data(), examples, *self._key)
