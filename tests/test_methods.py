@@ -51,18 +51,19 @@ def test_each_scope(scope, make_model, data, no_xla):
 
 
 @pytest.mark.parametrize(
-    ("structure", "density"),
-    [("units", 1 - (3 * 8 + 2 * 16) / 280), ("block:4x1", 1 - (26 + 26) / 280), ("2:4", 1 - (96 / 2) / 280)],
+    ("structure", "fractions", "gone"),
+    [
+        # fc1 is 8 x 16, fc2 16 x 8, output 8 x 3: 3 of 16 units and 2 of 8; 6 of 32 blocks each.
+        ("units", {"fc1": 0.2, "fc2": 0.2, "output": 0.0}, 3 * 8 + 2 * 16),
+        ("block:4x1", {"fc1": 0.2, "fc2": 0.2, "output": 0.0}, (6 + 6) * 4),
+        ("2:4", {"fc1": 0.2, "fc2": 0.0, "output": 0.0}, 128 // 4),
+    ],
 )
-def test_each_structure(structure, density, make_model, data, no_xla):
-    fractions = {"fc1": 0.2, "fc2": 0.2, "output": 0.0}
-    if structure == "2:4":
-        fractions = {"fc1": 0.0, "fc2": 0.0, "output": 0.5}
-        density = 1 - 24 / 4 / 280  # one of every four
+def test_each_structure(structure, fractions, gone, make_model, data, no_xla):
     found = tf_lottery.find_ticket(
         make_model(), *data, steps=8, levels=1, layer_fractions=fractions, structure=structure, verbose=0
     )
-    assert found.history[-1]["density"] == pytest.approx(density, abs=4 / 280)
+    assert found.history[-1]["density"] == pytest.approx(1 - gone / 280)
     assert found.method.endswith(f"structure {structure}")
 
 

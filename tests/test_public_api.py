@@ -100,10 +100,13 @@ def test_the_fields_of_a_ticket():
 
 
 def test_criteria_and_controls_by_name():
-    assert list(tf_lottery.CRITERIA) == (
-        "magnitude magnitude_increase magnitude_same_sign magnitude_increase_same_sign movement "
-        "large_init_large_final large_init small_final random snip grasp synflow fisher supermask l0"
-    ).split()
+    assert (
+        list(tf_lottery.CRITERIA)
+        == (
+            "magnitude magnitude_increase magnitude_same_sign magnitude_increase_same_sign movement "
+            "large_init_large_final large_init small_final random snip grasp synflow fisher supermask l0"
+        ).split()
+    )
     assert list(tf_lottery.SCOPES) == "layer global global_normalized erk uniform_plus threshold".split()
     assert list(tf_lottery.SCHEDULES) == ["iterative", "one_shot", "early_bird"]
     assert list(tf_lottery.REWINDINGS) == ["original", "late", "learning_rate", "fine_tuning"]
