@@ -86,7 +86,8 @@ def test_the_driver_s_flags(flavour, tmp_path, no_xla):
     words = f"""run --workdir={tmp_path} --config.flavour={flavour} --config.train.steps=30
         --config.train.eval_every_steps=10 --config.network.name=mlp:20,10 --config.prune.levels=2
         --config.prune.criterion=snip --config.prune.scope=global --config.prune.schedule=one_shot
-        --config.prune.structure=block:2x1 --config.prune.rewinding=learning_rate --config.prune.rewind_step=10
+        --config.prune.structure=block:2x1 --config.prune.rewinding=learning_rate
+        --config.prune.rewind_step=10
         --config.controls=noise:0.5,reinit_2,inverted,freeze_by_movement,trained"""
     assert cli.main(words.split()) == 0
     with open(tmp_path / "results.csv", newline="") as file:

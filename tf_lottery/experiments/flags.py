@@ -39,7 +39,7 @@ def parse(arguments: list[str]) -> tuple[Study, str]:
             or a value out of range.
     """
     _check_keys(arguments)
-    words = ["tf-lottery", *arguments]
+    words = ["tf-lottery", *map(_quoted, arguments)]
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "The run directory.", flag_values=values)
     stem, study = "digits", {"": ExperimentConfig()}
@@ -114,6 +114,14 @@ def help_text() -> str:
         first, *more = textwrap.wrap(field.metadata["help"], 70)
         lines += [f"    {f'{name}={shown}':<33}  {first}", *(f"{'':39}{line}" for line in more)]
     return "\n".join(lines)
+
+
+def _quoted(word: str) -> str:
+    """Puts the value of `--config.controls=noise:0.5` in quotes, for absl would read it as Python."""
+    name, given, value = word.partition("=")
+    field = config_module.fields().get(name.lstrip("-").removeprefix("config."))
+    is_names = field is not None and field.type == tuple[str, ...]
+    return f"{name}={value!r}" if given and is_names and value[:1] not in "(['\"" else word
 
 
 def _check_keys(arguments: list[str]) -> None:
