@@ -83,14 +83,14 @@ def test_the_chain_rule_by_hand(make_inner_product, kind):
         s = 1 / (1 + np.exp(-(np.log(noise / (1 - noise)) + 0.3) * 1.5))
         z, slope = (1.2 * s - 0.1).clip(0, 1), 1.2 * 1.5 * s * (1 - s) * (np.abs(1.2 * s - 0.6) < 0.5)
         is_open = 1 / (1 + np.exp(-0.3 - np.log(11) / 1.5))
-        price = kind.price / 10 * is_open * (1 - is_open)
+        penalty = kind.penalty / 10 * is_open * (1 - is_open)
     else:
         p = 1 / (1 + np.exp(-0.3))
-        z, slope, price = noise < p, p * (1 - p), 0
+        z, slope, penalty = noise < p, p * (1 - p), 0
     error = x @ (w * z) - y
     by_gated = 2 / 6 * x.T @ error
     np.testing.assert_allclose(logs["loss"], np.mean(error**2), rtol=1e-4)
-    np.testing.assert_allclose(by_logit[0], by_gated * w * slope + price, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(by_logit[0], by_gated * w * slope + penalty, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(masked.kernels()["inner/kernel"], w)
     if kind.trains_weights:
         np.testing.assert_allclose(by_weight[0], by_gated * z, rtol=1e-4, atol=1e-6)

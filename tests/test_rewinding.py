@@ -62,7 +62,9 @@ def test_what_does_not_go_together_is_refused(arguments, message):
     ("arguments", "message"),
     [
         ({"restore": -2}, "restore must be a step, or -1 for the end of training. Received -2"),
-        ({"restart": FINAL}, "has to say for how many steps"),
+        ({"restart": FINAL}, "says for how many steps, 1 or more. Received steps=None"),
+        ({"restart": FINAL, "steps": -5}, "Received steps=-5"),
+        ({"restart": 3, "steps": 5}, "steps goes with a restart at the end"),
     ],
 )
 def test_a_rewinding_that_cannot_be_is_refused(arguments, message):

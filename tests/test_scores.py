@@ -215,5 +215,12 @@ def test_which_criteria_do_without_trained_weights():
     untrained = {"large_init", "random", "snip", "grasp", "synflow", "supermask", "l0"}
     assert {name for name, need in needs.items() if not need.training} == untrained
     assert {name for name, need in needs.items() if need.learning} == {"supermask", "l0"}
+    assert {name for name, need in needs.items() if need.data} == {
+        "snip",
+        "grasp",
+        "fisher",
+        "supermask",
+        "l0",
+    }
     assert {name: need.rounds for name, need in needs.items() if need.rounds > 1} == {"synflow": 100}
     assert scores.needs(lambda evidence: {}) == scores.Needs()

@@ -103,7 +103,7 @@ class PruneConfig(_Section):
     levels: int = _entry(15, "how often the network is pruned")
     fraction: float = _entry(0.2, "share of a layer's remaining weights that a level prunes")
     conv_fraction: float = _entry(-1.0, "the same of convolutions; -1 for as fraction")
-    output_fraction: float = _entry(0.1, "the same of the last layer")
+    output_fraction: float = _entry(0.1, "the same of the last layer; of its units none are pruned")
     scope: str = _entry("layer", f"one of {', '.join(SCOPES)}: which weights compete")
     structure: str = _entry("unstructured", "what is pruned as one: unstructured, units, block:4x1, 2:4")
     criterion: str = _entry("magnitude", f"one of {', '.join(CRITERIA)}")

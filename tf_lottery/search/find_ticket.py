@@ -177,7 +177,7 @@ def _plan(masked: MaskedModel, steps: int, an_epoch: float, given: Mapping[str, 
         rewinding.resolve(given["rewinding"], given["rewind_step"], steps, given["score_step"]),
         controls.resolve(given["controls"]),
         key=(given["seed"], REPLICATE),
-        epoch=1 if math.isinf(an_epoch) else math.ceil(an_epoch),
+        epoch=0 if math.isinf(an_epoch) else math.ceil(an_epoch),
     )
 
 

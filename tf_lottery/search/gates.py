@@ -35,7 +35,7 @@ class Gates:
         closed: the logit up to which a gate without noise is closed.
         start: the logits at first.
         rate: Adam's learning rate for the logits.
-        price: what is added to the loss, in its unit, where every gate is open.
+        penalty: what is added to the loss, in its unit, where every gate is open.
         trains_weights: whether the weights are trained along.
     """
 
@@ -43,7 +43,7 @@ class Gates:
     closed: float
     start: float
     rate: float
-    price: float = 0.0
+    penalty: float = 0.0
     trains_weights: bool = False
 
 
@@ -84,7 +84,7 @@ def _mixed(x: tf.Tensor) -> tf.Tensor:
 
 
 SUPERMASK = Gates(bernoulli, closed=0.0, start=0.0, rate=0.1)
-L0 = Gates(hard_concrete, closed=_CLOSED, start=2.0, rate=0.01, price=5.0, trains_weights=True)
+L0 = Gates(hard_concrete, closed=_CLOSED, start=2.0, rate=0.01, penalty=5.0, trains_weights=True)
 
 
 def learn(
@@ -145,7 +145,7 @@ class _GatedModel:
             tape.watch(logits)
             noise = [uniform(a.shape, seed, self._step) for a, seed in zip(logits, self._seeds)]
             gates = [self._kind.draw(a, tf.cast(u, a.dtype)) for a, u in zip(logits, noise)]
-            price = self._price(logits)
+            penalty = self._penalty(logits)
         for kernel, weight, gate in zip(self._kernels, weights, gates):
             kernel.assign(weight * tf.cast(gate, weight.dtype))
         with tf.GradientTape() as loss_tape:
@@ -155,19 +155,21 @@ class _GatedModel:
             kernel.assign(weight)
         by_kernel = [tf.convert_to_tensor(g) for g in found[: len(weights)]]
         by_gate = [tf.cast(g * weight, a.dtype) for g, weight, a in zip(by_kernel, weights, logits)]
-        by_logit = tape.gradient([*gates, price], logits, output_gradients=[*by_gate, tf.ones_like(price)])
+        by_logit = tape.gradient(
+            [*gates, penalty], logits, output_gradients=[*by_gate, tf.ones_like(penalty)]
+        )
         self._optimizer.apply_gradients(zip(by_logit, self._logits))
         if self._kind.trains_weights:
             by_weight = [g * tf.cast(gate, g.dtype) for g, gate in zip(by_kernel, gates)]
             self._train_weights([*by_weight, *found[len(weights) :]])
         return {"loss": loss}
 
-    def _price(self, logits: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns the price of the density that is expected."""
-        if not self._kind.price:
+    def _penalty(self, logits: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Returns the penalty of the density that is expected."""
+        if not self._kind.penalty:
             return tf.constant(0.0)
         is_open = tf.add_n([tf.reduce_sum(chance_of_open(a)) for a in logits])
-        return self._kind.price * is_open / self._weights
+        return self._kind.penalty * is_open / self._weights
 
     def _train_weights(self, found: Sequence[tf.Tensor]) -> None:
         # The loss is not scaled, so neither may the optimizer of mixed precision scale it back.

@@ -5,11 +5,13 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from tf_lottery import names
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
 from tf_lottery.search.network import KerasNetwork
 from tf_lottery.search.plan import Plan
-from tf_lottery.search.schedules import SCHEDULES, Search
+from tf_lottery.search.schedules import SCHEDULES, Found, Search
 from tf_lottery.search.ticket import Ticket
 from tf_lottery.tickets import pruning, scores, seeds
 from tf_lottery.tickets.controls import FoundTicket
@@ -60,26 +62,26 @@ def iterative_pruning(
         yield ticket
         yield from _train_controls(search, ticket.start, redraw)
         if level < plan.levels:
-            mask, steps = find_mask(search, ticket)
-            start = dataclasses.replace(_rewound(search, ticket), mask=mask, search_steps=steps)
+            start = _rewound(search, level + 1, find_mask(search, ticket))
 
 
-def _rewound(search: Search, ticket: Trained) -> Start:
-    """Returns where the next ticket starts from."""
-    level, rewinding = ticket.start.level + 1, search.plan.rewinding
-    source = ticket if rewinding.restore == FINAL else search.dense
-    restored = ticket.last_step if rewinding.restore == FINAL else rewinding.restore
+def _rewound(search: Search, level: int, found: Found) -> Start:
+    """Returns where the ticket of that level starts from."""
+    rewinding = search.plan.rewinding
+    source = found.pruned if rewinding.restore == FINAL else search.dense
+    restored = source.last_step if rewinding.restore == FINAL else rewinding.restore
     stays = rewinding.restart == FINAL
     step = search.dense.last_step if stays else rewinding.restart
     return Start(
         level,
         TICKET,
-        ticket.start.mask,
+        found.mask,
         source.snapshots[rewinding.restore],
         step,
         resets_step=step != restored,
         until=step + rewinding.steps if stays else None,
         snapshots=search.plan.snapshots(level),
+        search_steps=found.steps,
     )
 
 
@@ -89,7 +91,7 @@ def _train_controls(search: Search, ticket: Start, redraw: Redraw | None) -> Ite
         key = (*plan.key, name, ticket.level)
         found = FoundTicket(
             mask=ticket.mask,
-            rewound=ticket.state,
+            rewound=_unpruned(ticket, dense) if plan.rewinding.restore == FINAL else ticket.state,
             step=ticket.step,
             redraw=functools.partial(redraw, seeds.seed(*key)),
             rng=seeds.generator(*key),
@@ -101,6 +103,12 @@ def _train_controls(search: Search, ticket: Start, redraw: Redraw | None) -> Ite
         if start.step == ticket.step:
             start = dataclasses.replace(start, resets_step=ticket.resets_step, until=ticket.until)
         yield search.train(start)
+
+
+def _unpruned(ticket: Start, dense: Trained) -> Arrays:
+    """Returns trained weights, with those of the dense network where earlier levels have zeros."""
+    kernels = {p: np.where(mask, ticket.state[p], dense.final[p]) for p, mask in ticket.mask.items()}
+    return {**ticket.state, **kernels}
 
 
 def iterative_magnitude_pruning(
@@ -173,6 +181,10 @@ def iterative_magnitude_pruning(
         key=(seed,),
     )
     provenance = {"versions": environment.versions(), "flavour": masked.flavour, **plan.settings}
+    if data is None and scores.needs(plan.criterion).data:
+        raise ValueError(
+            f"The criterion {plan.criterion.__name__!r} looks at training data: pass data=(x, y)."
+        )
     initial = masked.state() if rewinding == "late" else network_weights(masked.state())
     before = masked.step if rewinding == "late" else 0
     network = KerasNetwork(masked, _examples(data), key=plan.key, **_LEARNING)
@@ -189,6 +201,8 @@ def iterative_magnitude_pruning(
 
     for trained in iterative_pruning(plan, run, initial, masked.mask(), network=network):
         masked.restore(trained.start.masked_state)
+        if trained.start.resets_step:
+            masked.set_step(trained.start.step)
         yield Ticket(
             trained.start.mask,
             {path: array.copy() for path, array in network_weights(trained.start.state).items()},

@@ -53,7 +53,8 @@ class Plan:
         """How a ticket of this plan is found, in a few words."""
         structure = "" if self.structure == "unstructured" else f", structure {self.structure}"
         schedule = self.schedule.replace("_", "-")
-        return f"{schedule} pruning by {self.criterion.__name__}, scope {self.scope}{structure}"
+        kept = "" if self.rewinding.restore != FINAL else ", trained weights kept"
+        return f"{schedule} pruning by {self.criterion.__name__}, scope {self.scope}{structure}{kept}"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -75,11 +76,14 @@ class Plan:
         return level > 0 if self.control_levels is None else level in self.control_levels
 
     def check(self, mask: Mask) -> None:
-        """Refuses a structure that cannot be had, or not so often, before anything is trained.
+        """Refuses what would fail in the middle of a search, before anything is trained.
 
         Raises:
-            ValueError: says how many levels there are.
+            ValueError: a structure that cannot be had, or not so often; or an early-bird search
+                of what does not change in training.
         """
+        if self.schedule == "early_bird":
+            self._check_early_bird()
         kind = structures.resolve(self.structure)
         if isinstance(kind, NOfM):
             kind.check_scope(self.scope)
@@ -90,6 +94,17 @@ class Plan:
                     f"structure {self.structure!r} has {most} levels, each of one weight less in every "
                     f"{kind.m}: pass levels={most}. Received {self.levels}."
                 )
+
+    def _check_early_bird(self) -> None:
+        if not scores.needs(self.criterion).training:
+            raise ValueError(
+                f"schedule='early_bird' waits for trained weights to settle, and criterion "
+                f"{self.criterion.__name__!r} does not look at them: pass schedule='one_shot'."
+            )
+        if self.epoch < 1:
+            raise ValueError("schedule='early_bird' looks once an epoch, and an endless data set has none.")
+        if self.rewinding.score != FINAL:
+            raise ValueError("schedule='early_bird' finds the step to score at itself: leave score_step out.")
 
     def snapshots(self, level: int) -> frozenset[int]:
         """Returns the steps at which the ticket of that level is copied whole."""

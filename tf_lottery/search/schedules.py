@@ -1,13 +1,14 @@
 """Schedules: what the mask of the next level is made from.
 
-A schedule takes the search and the ticket that was trained last, and returns the mask of
-the next level and how many training steps were spent to find it. To add one, write such a
-function and name it in `SCHEDULES`.
+A schedule takes the search and the ticket that was trained last, and returns what it has
+`Found`. To add one, write such a function and name it in `SCHEDULES`.
 """
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from tf_lottery.search.early_bird import StableMask
 from tf_lottery.search.plan import Plan
@@ -16,6 +17,20 @@ from tf_lottery.tickets.masks import SEARCH, Arrays, Mask
 from tf_lottery.tickets.rewinding import FINAL
 from tf_lottery.tickets.scores import Evidence, Network, Scores
 from tf_lottery.training.arms import Start, Trained, Watch
+
+
+class Found(NamedTuple):
+    """A mask, and where it comes from.
+
+    Attributes:
+        mask: that of the next level.
+        pruned: the network whose weights were scored.
+        steps: how many training steps were spent to find the mask.
+    """
+
+    mask: Mask
+    pruned: Trained
+    steps: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +51,10 @@ class Search:
 
     def scores(self, trained: Trained, mask: Mask, weights: Arrays | None = None) -> Scores:
         """Returns the scores of a network, by its weights at the step that the plan scores."""
-        start = trained.start
-        rng = seeds.generator(*self.plan.key, "criterion", start.level)
+        rng = seeds.generator(*self.plan.key, "criterion", trained.start.level)
         if weights is None:
             weights = trained.weights_at(self.plan.rewinding.score)
-        return self.plan.criterion(Evidence(mask, start.state, weights, rng, self.network))
+        return self.plan.criterion(Evidence(mask, self.dense.start.state, weights, rng, self.network))
 
     @functools.cached_property
     def dense_scores(self) -> Scores:
@@ -56,23 +70,23 @@ class Search:
         return (trained.last_step if step == FINAL else step) - trained.start.step
 
 
-Schedule = Callable[[Search, Trained], tuple[Mask, int]]
+Schedule = Callable[[Search, Trained], Found]
 
 
-def iterative(search: Search, ticket: Trained) -> tuple[Mask, int]:
+def iterative(search: Search, ticket: Trained) -> Found:
     """Prunes each ticket by its own weights: every level costs a training (1803.03635)."""
     rounds = scores.needs(search.plan.criterion).rounds
     mask = search.plan.prune(ticket.start.mask, lambda left: search.scores(ticket, left), rounds)
-    return mask, ticket.start.search_steps + search.steps_for_scores(ticket)
+    return Found(mask, ticket, ticket.start.search_steps + search.steps_for_scores(ticket))
 
 
-def one_shot(search: Search, ticket: Trained) -> tuple[Mask, int]:
-    """Prunes every level by the weights of the dense network: one training (1803.03635, sec. 2)."""
+def one_shot(search: Search, ticket: Trained) -> Found:
+    """Prunes every level by one scoring of the dense network: one training (1803.03635, sec. 2)."""
     mask = search.plan.prune(ticket.start.mask, lambda left: search.dense_scores)
-    return mask, search.steps_for_scores(search.dense)
+    return Found(mask, search.dense, search.steps_for_scores(search.dense))
 
 
-def early_bird(search: Search, ticket: Trained) -> tuple[Mask, int]:
+def early_bird(search: Search, ticket: Trained) -> Found:
     """Trains the dense network until its mask of the next level stays the same (1909.11957)."""
     plan, dense, level = search.plan, search.dense, ticket.start.level + 1
 
@@ -84,9 +98,17 @@ def early_bird(search: Search, ticket: Trained) -> tuple[Mask, int]:
         return mask
 
     watch = Watch(plan.epoch, StableMask(mask_of))
-    start = dataclasses.replace(dense.start, level=level, arm=SEARCH, snapshots=frozenset(), watch=watch)
-    searched = search.train(start)
-    return mask_of(searched.final), searched.last_step - start.step
+    ends = plan.snapshots(level) & {FINAL}
+    searched = search.train(
+        dataclasses.replace(dense.start, level=level, arm=SEARCH, snapshots=ends, watch=watch)
+    )
+    if searched.last_step == dense.last_step:
+        warnings.warn(
+            f"The mask of level {level} did not stay the same in {dense.last_step} steps: the early-bird "
+            "ticket is that of the last step. Train for more epochs.",
+            stacklevel=2,
+        )
+    return Found(mask_of(searched.final), searched, searched.last_step - dense.start.step)
 
 
 SCHEDULES: Mapping[str, Schedule] = {"iterative": iterative, "one_shot": one_shot, "early_bird": early_bird}

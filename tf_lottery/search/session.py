@@ -106,6 +106,8 @@ class Session:
         start = starts[judged.level]
         masked.restore(start.masked_state)
         masked.set_mask(start.mask)
+        if start.resets_step:
+            masked.set_step(start.step)
         return Ticket(
             mask=start.mask,
             weights=network_weights(start.state),

@@ -15,7 +15,7 @@ class Rewinding:
 
     Attributes:
         restore: the dense network's step whose state is restored, the optimizer's moments
-            too; `FINAL`: the state that the last ticket was left in.
+            too; `FINAL`: the state in which the network that was pruned ended.
         restart: the step that training, and with it the learning-rate schedule, goes on from.
         score: the step of a ticket's training whose weights are scored.
         steps: after a restart at `FINAL`, how many steps are trained.
@@ -41,8 +41,13 @@ class Rewinding:
                     f"{name} must be a step, or {FINAL} for the end of training. "
                     f"Received {getattr(self, name)}."
                 )
-        if self.restart == FINAL and not self.steps:
-            raise ValueError("A restart at the end of training has to say for how many steps: pass steps.")
+        if self.restart == FINAL and (self.steps or 0) < 1:
+            raise ValueError(
+                "A restart at the end of training says for how many steps, 1 or more. "
+                f"Received steps={self.steps}."
+            )
+        if self.restart != FINAL and self.steps is not None:
+            raise ValueError("steps goes with a restart at the end of training: leave it out.")
         if self.score != FINAL and (self.restart == FINAL or self.score <= self.restart):
             raise ValueError(
                 f"Weights are scored at step {self.score}, before training restarts at "

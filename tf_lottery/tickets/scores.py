@@ -53,8 +53,8 @@ class Evidence:
 
     Attributes:
         mask: the weights that are left; scores of the others are not used.
-        initial: path -> array, every variable of the network that training started from.
-        final: path -> array, the same where training ended.
+        initial: path -> array, every variable of the network at initialization.
+        final: path -> array, the same where training ended, or at the step that is scored.
         rng: a generator of its own for criteria that draw.
         network: computes gradients; None where there is only arrays to look at.
     """
@@ -71,24 +71,26 @@ Criterion = Callable[[Evidence], Scores]
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-    """What a criterion needs of a search, where it says so; `needs` asks for it.
+    """What a criterion needs of a search.
 
     Attributes:
-        training: whether it looks at trained weights.
+        training: whether it looks at trained weights; on one that does not no training is spent.
+        data: whether it looks at training data.
         learning: whether it learns gates, which takes as long as a training.
-        rounds: in how many rounds it prunes, scoring anew in each.
+        rounds: in how many rounds a ticket is pruned by it, scored anew in each.
     """
 
     training: bool = True
+    data: bool = False
     learning: bool = False
     rounds: int = 1
 
 
-def at_initialization(*, learning: bool = False, rounds: int = 1) -> Callable[[Criterion], Criterion]:
-    """Marks a criterion that does without trained weights, so that no training is spent on it."""
+def needing(**what: bool | int) -> Callable[[Criterion], Criterion]:
+    """Marks a criterion that needs something else than trained weights; see `Needs`."""
 
     def mark(criterion: Criterion) -> Criterion:
-        criterion.needs = Needs(training=False, learning=learning, rounds=rounds)
+        criterion.needs = Needs(**what)
         return criterion
 
     return mark
@@ -109,7 +111,7 @@ def small_final(evidence: Evidence) -> Scores:
     return {path: -scores for path, scores in magnitude(evidence).items()}
 
 
-@at_initialization()
+@needing(training=False)
 def large_init(evidence: Evidence) -> Scores:
     """|w_initial|: magnitude pruning at initialization (1905.01067; 1803.03635, app. F.4)."""
     return {path: np.abs(evidence.initial[path]) for path in evidence.mask}
@@ -155,39 +157,42 @@ def magnitude_increase_same_sign(evidence: Evidence) -> Scores:
     }
 
 
-@at_initialization()
+@needing(training=False)
 def random(evidence: Evidence) -> Scores:
     """Uniform draws: prunes at random, the baseline of every other criterion."""
     return {path: evidence.rng.random(mask.shape) for path, mask in evidence.mask.items()}
 
 
-@at_initialization()
+@needing(training=False, data=True)
 def snip(evidence: Evidence) -> Scores:
     """|w dL/dw| at initialization: by how much the loss hangs on each weight (SNIP, 1810.02340)."""
     gradient = evidence.network.gradient(evidence.initial, evidence.mask, examples=100)
     return {path: np.abs(evidence.initial[path] * gradient[path]) for path in evidence.mask}
 
 
-@at_initialization()
+@needing(training=False, data=True)
 def grasp(evidence: Evidence) -> Scores:
     """w (H g) at initialization: keeps what the flow of gradients needs (GraSP, 2002.07376).
 
     The paper prunes the highest -w (H g), those without which the gradients' norm is largest.
+    Its authors' code divides the logits by 200 first, which is not done here.
     """
     product = evidence.network.hessian_gradient(evidence.initial, evidence.mask, examples=100)
     return {path: evidence.initial[path] * product[path] for path in evidence.mask}
 
 
-@at_initialization(rounds=100)
+@needing(training=False, rounds=100)
 def synflow(evidence: Evidence) -> Scores:
     """|w dR/dw|, where R is what flows through the network of |w| (SynFlow, 2006.05467).
 
-    It needs neither data nor training, and its hundred rounds keep every layer connected.
+    It needs neither data nor training, and its hundred rounds keep every layer connected;
+    schedule `"one_shot"` has only one.
     """
     flow = evidence.network.flow(evidence.initial, evidence.mask)
     return {path: np.abs(evidence.initial[path] * flow[path]) for path in evidence.mask}
 
 
+@needing(data=True)
 def fisher(evidence: Evidence) -> Scores:
     """w^2 E[g^2] / 2 of the trained network: the loss that pruning a weight adds (1801.05787).
 
@@ -197,7 +202,7 @@ def fisher(evidence: Evidence) -> Scores:
     return {path: evidence.final[path] ** 2 * squared[path] / 2 for path in evidence.mask}
 
 
-@at_initialization(learning=True)
+@needing(training=False, data=True, learning=True)
 def supermask(evidence: Evidence) -> Scores:
     """m of gates Bern(sigmoid(m)), learned on the initial weights held still (1905.01067).
 
@@ -206,7 +211,7 @@ def supermask(evidence: Evidence) -> Scores:
     return evidence.network.supermask(evidence.initial, evidence.mask)
 
 
-@at_initialization(learning=True)
+@needing(training=False, data=True, learning=True)
 def l0(evidence: Evidence) -> Scores:
     """log a of hard-concrete gates, learned with the weights under an L0 penalty (1712.01312).
 
