@@ -9,7 +9,7 @@ batches of 64, and each image scaled to Euclidean norm 1. 50,000 steps, Glorot n
 and 10 % layer by layer are the same. What differs from that code: it holds no validation images out,
 and we 5,000, for early stopping goes by them; it prunes one weight more per layer and level; it goes on
 to 30 levels (--config.prune.levels=30) and draws ten re-initialized networks for each ticket, where we
-draw one (--config.replicates=10 repeats all).
+draw one (--config.controls=reinit,reinit_2,reinit_3 and so on).
 
 41 networks, about an hour on two CPU cores. No numbers of that code are published; appendix G of the
 paper, with other rates of SGD, has the same picture: tickets keep the dense network's accuracy while

@@ -4,12 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tf_lottery
 from tf_lottery.keras_api.masked_model import OPTIMIZER, MaskedModel
 from tf_lottery.search.imp import iterative_pruning
 from tf_lottery.search.plan import Plan
-from tf_lottery.tickets import masks
+from tf_lottery.tickets import controls, masks
 from tf_lottery.tickets.rewinding import FINAL, Rewinding, resolve
 from tf_lottery.training.arms import Start
 from tf_lottery.training.loop import Loop
@@ -169,6 +170,84 @@ def test_one_shot_prunes_every_level_by_the_dense_network(setting):
             left -= round(0.3 * left)
             kept = np.sort(np.argsort(-np.abs(array).ravel(), kind="stable")[:left])
             np.testing.assert_array_equal(np.flatnonzero(ticket.start.mask[path]), kept)
+
+
+def test_one_shot_fine_tuning_goes_on_from_the_dense_network_at_every_level(setting):
+    dense, *tickets = search(setting, resolve("fine_tuning", 5, 20), schedule="one_shot")
+    for ticket in tickets:
+        assert_equal_states(ticket.start.state, dense.snapshots[FINAL])
+        assert (ticket.start.search_steps, ticket.start.step, ticket.start.resets_step) == (20, 20, False)
+
+
+def test_early_bird_learning_rate_rewinding_goes_on_from_the_network_that_was_stopped(setting):
+    masked, trainer = setting
+    plan = Plan(1, dict.fromkeys(masked.shapes, 0.5), schedule="early_bird", epoch=3)
+    plan = dataclasses.replace(plan, rewinding=resolve("learning_rate", 2, 60))
+    trained = {}
+    train = trainer(60)
+
+    def remembering(start):
+        trained[start.arm, start.level] = train(start)
+        return trained[start.arm, start.level]
+
+    *_, ticket = iterative_pruning(plan, remembering, masked.state(), masked.mask())
+    searched = trained["search", 1]
+    assert searched.last_step == ticket.start.search_steps < 60
+    assert_equal_states(ticket.start.state, searched.snapshots[FINAL])
+    assert (ticket.start.step, ticket.start.resets_step) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["late", "learning_rate", "fine_tuning"])
+def test_criteria_at_initialization_look_at_initialization_at_every_level(name, setting):
+    masked, _ = setting
+    initial = masked.state()
+    found = search(setting, resolve(name, 5, 20), criterion=tf_lottery.CRITERIA["large_init"])
+    for path, mask in found[2].start.mask.items():
+        weights = np.abs(initial[path])
+        assert weights[mask].min() >= weights[~mask].max()
+
+
+def test_masks_of_controls_are_not_of_zeros_where_weights_stay_trained(setting):
+    arms = controls.resolve(["shuffle"])
+    found = search(setting, resolve("learning_rate", 5, 20), controls=arms)
+    for trained in found:
+        if trained.start.arm == "shuffle":
+            kept = [trained.start.masked_state[path][mask] for path, mask in trained.start.mask.items()]
+            assert all(weights.all() for weights in kept)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "fine_tuning"])
+def test_the_model_is_left_at_the_step_of_its_ticket(name, make_model, data, no_xla):
+    model = make_model()
+    ticket = tf_lottery.find_ticket(
+        model, *data, steps=20, levels=2, rewinding=name, rewind_step=5, eval_every=10, verbose=0
+    )
+    assert int(np.asarray(model.optimizer.iterations)) == ticket.rewind_step
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"criterion": "snip"}, "'snip' does not look at them: pass schedule='one_shot'"),
+        ({"score_step": 9}, "finds the step to score at itself: leave score_step out"),
+    ],
+)
+def test_early_bird_refuses_what_it_cannot_do(arguments, message, make_model, data, no_xla):
+    with pytest.raises(ValueError, match=message):
+        tf_lottery.find_ticket(make_model(), *data, steps=20, schedule="early_bird", verbose=0, **arguments)
+
+
+def test_early_bird_refuses_a_data_set_without_epochs(make_model, data, no_xla):
+    endless = tf.data.Dataset.from_tensor_slices(data).batch(20).repeat()
+    with pytest.raises(ValueError, match="looks once an epoch, and an endless data set has none"):
+        tf_lottery.find_ticket(
+            make_model(), endless, validation_data=data, steps=9, schedule="early_bird", verbose=0
+        )
+
+
+def test_an_early_bird_that_never_settles_is_said(setting):
+    with pytest.warns(UserWarning, match="level 1 did not stay the same in 20 steps"):
+        search(setting, Rewinding(), schedule="early_bird", epoch=8)
 
 
 @pytest.mark.parametrize("name", ["original", "late", "learning_rate", "fine_tuning"])

@@ -38,19 +38,18 @@ def synflow_ticket(model: Any, density: float) -> Ticket:
     )
 
 
-def synflow(model: MaskedModel, density: float, rounds: int = _ROUNDS) -> Mask:
+def synflow(model: MaskedModel, density: float) -> Mask:
     """Returns the mask of iterative synaptic flow pruning (2006.05467, algorithm 1).
 
     Each round scores every weight by |w dR/dw|, where R is the sum of the outputs for an
     input of ones through the network of absolute weights, and keeps of all layers
-    together the highest, `density ** (round / rounds)` of the weights. As its authors do,
+    together the highest, `density ** (round / 100)` of the weights. As its authors do,
     batch normalization is that of inference, its parameters and statistics absolute too.
     The model is as before when this returns.
 
     Args:
         model: the network at initialization; what its mask prunes stays pruned.
         density: the share of all prunable weights to keep, in (0, 1).
-        rounds: how often the weights are scored.
 
     Raises:
         ValueError: the density is out of range, the model does not say the shape of its
@@ -70,4 +69,4 @@ def synflow(model: MaskedModel, density: float, rounds: int = _ROUNDS) -> Mask:
         return scores.synflow(Evidence(left, weights, weights, rng, network))
 
     share = max(0.0, 1 - density * total / masks.kept(mask))
-    return pruning.prune_in_rounds(mask, score, dict.fromkeys(mask, share), "global", rounds=rounds)
+    return pruning.prune_in_rounds(mask, score, dict.fromkeys(mask, share), "global", rounds=_ROUNDS)

@@ -155,9 +155,8 @@ class _GatedModel:
             kernel.assign(weight)
         by_kernel = [tf.convert_to_tensor(g) for g in found[: len(weights)]]
         by_gate = [tf.cast(g * weight, a.dtype) for g, weight, a in zip(by_kernel, weights, logits)]
-        by_logit = tape.gradient(
-            [*gates, penalty], logits, output_gradients=[*by_gate, tf.ones_like(penalty)]
-        )
+        along = [*by_gate, tf.ones_like(penalty)]
+        by_logit = tape.gradient([*gates, penalty], logits, output_gradients=along)
         self._optimizer.apply_gradients(zip(by_logit, self._logits))
         if self._kind.trains_weights:
             by_weight = [g * tf.cast(gate, g.dtype) for g, gate in zip(by_kernel, gates)]
