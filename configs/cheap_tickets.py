@@ -19,12 +19,13 @@ training steps that were spent to find the mask.
         --config.data.name=fashion_mnist --config.data.validation_size=5000 --config.train.steps=8000 \
         --config.prune.levels=11 --config.control_levels=7,9,11
 
-Nine experiments of 31 networks (early-bird of 15 more), about twenty minutes on two CPU cores. One seed, to 7.3 % density:
-iterative pruning stays within 0.6 points of the dense network and stops at step 800 at the latest, where
-all others need 1240 and more (dense: 460); its tickets win down to 27 %, one-shot, early-bird and SNIP's
-down to 41 %. One-shot comes within 0.7 points at a twelfth of the cost. Early-bird has its masks after 80
-to 112 steps, and at the sparsest is no better than chance. SynFlow's are as accurate as iterative ones
-there, but as slow as random ones; GraSP's are less accurate than their own re-initialized controls.
+Nine experiments of 31 networks (early-bird of 15 more), about twenty minutes on two CPU cores. One seed,
+to 7.3 % density: iterative pruning stays within 0.6 points of the dense network and stops at step 800 at
+the latest, where all others need 1240 and more (dense: 460); its tickets win down to 27 %, one-shot,
+early-bird and SNIP's down to 41 %. One-shot comes within 0.7 points at a twelfth of the cost. Early-bird
+has its masks after 80 to 112 steps, and at the sparsest is no better than chance. SynFlow's are as
+accurate as iterative ones there, but as slow as random ones; GraSP's are less accurate than their own
+re-initialized controls.
 """
 
 from tf_lottery.experiments.config import ExperimentConfig, PruneConfig

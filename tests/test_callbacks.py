@@ -285,7 +285,7 @@ def test_stopping_at_a_batch_ends_the_network_there(keras, make_model, data):
 
 def test_stopping_before_the_rewind_step_is_an_error(keras, make_model, data):
     stops = keras.callbacks.EarlyStopping("val_loss", patience=1)
-    with pytest.raises(ValueError, match="stopped at step 30, before rewind_step 31 .* lower rewind_step"):
+    with pytest.raises(ValueError, match="was stopped at step 30, before step 31 .* lower rewind_step"):
         search(make_model(), data, [worsening(keras), stops], rewind_step=31)
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import tf_lottery
 from tf_lottery.keras_api.masked_model import OPTIMIZER, MaskedModel
-from tf_lottery.search.imp import iterative_pruning
+from tf_lottery.search.imp import iterative_pruning, redraw_of
 from tf_lottery.search.plan import Plan
 from tf_lottery.tickets import controls, masks
 from tf_lottery.tickets.rewinding import FINAL, Rewinding, resolve
@@ -95,7 +95,7 @@ def assert_equal_states(one, other):
 def search(setting, rewinding, steps=20, **arguments):
     masked, trainer = setting
     plan = Plan(2, dict.fromkeys(masked.shapes, 0.3), rewinding=rewinding, **arguments)
-    return list(iterative_pruning(plan, trainer(steps), masked.state(), masked.mask()))
+    return list(iterative_pruning(plan, trainer(steps), masked.state(), masked.mask(), redraw_of(masked)))
 
 
 def test_fine_tuning_with_a_mask_of_ones_continues_the_run_bit_for_bit(setting):

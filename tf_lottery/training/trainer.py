@@ -145,14 +145,14 @@ class Trainer:
             self._evaluate(start, history, start.step, {})
         step = history.steps[-1]
         order = self._loop.order(*self._order_key, start.level)
-        last, stopped = self._last_step(start), False
+        last, enough = self._last_step(start), False
         self._snap(start, step, snapshots)
-        while step < last and not stopped:
+        while step < last and not enough and not self._stopped():
             until = self._next_stop(start, step, last)
             step, logs = self._advance(start, history, order, step, until)
             self._snap(start, step, snapshots)
-            stopped = self._stopped() or self._watched_enough(start, step)
-            if step % self._eval_every == 0 or step == last or stopped:
+            enough = self._watched_enough(start, step)
+            if step % self._eval_every == 0 or step == last or enough or self._stopped():
                 self._evaluate(start, history, step, logs)
                 if goes_on and self._store.wants_progress():
                     self._store.save_progress(start, Progress(self._model.state(), history, snapshots))
