@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_lottery.experiments import models, schedules
+from tf_lottery.experiments import learning_rates, models
 from tf_lottery.experiments.config import ExperimentConfig, NetworkConfig, TrainConfig
 from tf_lottery.experiments.datasets import Data
 from tf_lottery.keras_api.masked_model import network_weights
@@ -57,15 +57,15 @@ def test_unknown_optimizer(keras):
 
 
 def test_warm_up_rises_by_equal_steps_and_decays_hold_from_their_own_step(keras):
-    rate = schedules.warmup_and_decay(keras)(0.1, warmup_steps=20)
+    rate = learning_rates.warmup_and_decay(keras)(0.1, warmup_steps=20)
     # OpenLTH's golden values.
     np.testing.assert_allclose([rate(i) for i in range(20)], [i / 20 * 0.1 for i in range(20)], rtol=1e-6)
     np.testing.assert_allclose([rate(20), rate(21), rate(10**6)], 0.1, rtol=1e-6)
-    rate = schedules.warmup_and_decay(keras)(0.1, decay_steps=(80, 120))
+    rate = learning_rates.warmup_and_decay(keras)(0.1, decay_steps=(80, 120))
     np.testing.assert_allclose(
         [rate(i) for i in (0, 79, 80, 119, 120, 5000)], [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6
     )
-    both = schedules.warmup_and_decay(keras)(1.0, warmup_steps=10, decay_steps=[5], decay_factor=0.5)
+    both = learning_rates.warmup_and_decay(keras)(1.0, warmup_steps=10, decay_steps=[5], decay_factor=0.5)
     np.testing.assert_allclose([both(i) for i in (4, 5, 10)], [0.4, 0.25, 0.5], rtol=1e-6)
     again = type(both).from_config(both.get_config())
     assert again.get_config() == both.get_config()

@@ -37,7 +37,7 @@ _IN_FILES = {
     "keras_api.holding": "register",
     "experiments.augmentation": "crop_flip",
     "experiments.initializers": "signed_constant",
-    "experiments.schedules": "warmup_and_decay",
+    "experiments.learning_rates": "warmup_and_decay",
 }
 
 

@@ -4,7 +4,7 @@ from types import ModuleType
 from typing import Any
 
 from tf_lottery import names
-from tf_lottery.experiments import augmentation, datasets, networks, schedules
+from tf_lottery.experiments import augmentation, datasets, learning_rates, networks
 from tf_lottery.experiments.config import ExperimentConfig, TrainConfig
 from tf_lottery.keras_api import flavour
 from tf_lottery.keras_api.masked_model import MaskedModel
@@ -62,6 +62,6 @@ def optimizer(train: TrainConfig, keras: ModuleType) -> Any:
     cls = names.find(train.optimizer, classes, "optimizer")
     rate = train.learning_rate
     if train.warmup_steps or train.decay_steps:
-        schedule = schedules.warmup_and_decay(keras)
+        schedule = learning_rates.warmup_and_decay(keras)
         rate = schedule(rate, train.warmup_steps, train.decay_steps, train.decay_factor)
     return cls(learning_rate=rate, **({"momentum": train.momentum} if train.momentum else {}))
