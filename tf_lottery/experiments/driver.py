@@ -16,7 +16,7 @@ from tf_lottery.search.network import KerasNetwork
 from tf_lottery.search.plan import Plan
 from tf_lottery.search.ticket import Ticket
 from tf_lottery.tickets import controls, masks, pruning, scores, seeds
-from tf_lottery.training import environment, runs
+from tf_lottery.training import environment, inputs, runs
 from tf_lottery.training.arms import Trained
 from tf_lottery.training.history import Result
 from tf_lottery.training.loop import Loop
@@ -95,7 +95,8 @@ def _search(
     store: runs.ReplicateStore,
     listeners: tuple[Any, ...],
 ) -> None:
-    plan = _plan(config, model, store.replicate, math.ceil(len(data.train[0]) / config.train.batch_size))
+    epoch = math.ceil(inputs.steps_per_epoch(data.train, config.train.batch_size))
+    plan = _plan(config, model, store.replicate, epoch)
     train = Trainer(
         model,
         loop,

@@ -26,11 +26,8 @@ class KerasNetwork:
         masked: the model.
         train: the training data; None where there are none, which is enough for `flow`.
         key: the examples that are drawn, dropout and the noise of gates depend on it.
-        steps: training steps that a learned mask takes.
+        steps: how many steps gates are trained for, where a mask is learned; an attribute too.
         batch_size: examples in such a step; a stream brings its own.
-
-    Attributes:
-        steps: how many steps gates are trained for, where a mask is learned.
     """
 
     def __init__(self, masked: MaskedModel, train: Source | None, *, key: tuple, steps: int, batch_size: int):
@@ -75,9 +72,10 @@ class KerasNetwork:
         Both are of the same examples. Pruned weights do not move: their entries of g count as 0.
         Arguments and errors are those of `gradient`.
         """
-        found = self.gradient(weights, mask, examples)
-        direction = {path: np.where(mask[path], array, 0) for path, array in found.items()}
         batches = self._draw(examples)
+        with self._at(weights, mask):
+            found = gradients.gradient(self._masked, batches)
+        direction = {path: np.where(mask[path], array, 0) for path, array in found.items()}
         with self._at(weights, mask):
             return gradients.hessian_product(self._masked, batches, direction)
 
