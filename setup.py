@@ -32,6 +32,7 @@ setuptools.setup(
         "ml_dtypes>=0.5.1,<1",
         "safetensors>=0.5,<1",
         "scikit-learn>=1.5,<2",
+        "scipy>=1.13,<2",
         "matplotlib>=3.9,<4",
         "tqdm>=4.66,<5",
         "filelock>=3.13,<5",

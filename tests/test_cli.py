@@ -11,9 +11,11 @@ import sys
 import pytest
 
 from tf_lottery import cli
+from tf_lottery.analysis.findings import Findings
 from tf_lottery.experiments import config as config_module
-from tf_lottery.experiments import datasets, driver
-from tf_lottery.training import runs
+from tf_lottery.experiments import datasets
+from tf_lottery.experiments.analyses import report
+from tf_lottery.training import recorded, runs
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = [
@@ -136,7 +138,7 @@ def test_a_loss_that_is_not_finite(capsys, workdir):
     message = refused(capsys, *words)
     assert message.startswith("The loss is nan at step 10 of level 0, arm 'ticket'")
     assert "Lower the learning rate" in message
-    assert runs.load_results(workdir) == []
+    assert recorded.results(workdir) == []
 
 
 @pytest.fixture
@@ -230,7 +232,7 @@ def test_a_run_says_what_it_does(capsys, workdir):
     progress = [line.split("%")[0] for line in out.splitlines() if line.startswith("level ")][:4]
     names = [("0", "ticket"), ("1", "ticket"), ("1", "reinit"), ("2", "ticket")]
     assert [tuple(line.split()[1:3]) for line in progress] == names
-    assert [(str(result.level), result.arm) for result in runs.load_results(workdir)] == names
+    assert [(str(result.level), result.arm) for result in recorded.results(workdir)] == names
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,7 @@ def test_nothing_but_the_run_is_printed(workdir, words, flavour):
     done = python(*words, *TINY, f"--workdir={workdir}", f"--config.flavour={flavour}")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("mlp:16 on digits") and done.stdout.count("level ") == 5 + 1 + 1
-    assert len(runs.load_results(workdir)) == 5
+    assert len(recorded.results(workdir)) == 5
 
 
 def started(tmp_path, program, ignored=signal.SIG_DFL):
@@ -326,7 +328,7 @@ def test_what_is_announced_is_what_is_trained(workdir, monkeypatch):
     )
     monkeypatch.setattr(runs.ReplicateStore, "save", lambda self, network: trained.append(network.start.arm))
     words = ["--config.replicates=2", "--config.controls=reinit,shuffle", "--config.control_levels=0,2"]
-    monkeypatch.setattr(driver, "report", lambda workdir: "")
+    monkeypatch.setattr(report, "analyze", lambda folder: Findings(""))
     assert cli.main(["run", *TINY, *words, f"--workdir={workdir}", "--config.train.steps=10"]) == 0
     tickets = trained.count("ticket")
     assert announced == [(tickets, len(trained) - tickets)] == [(6, 8)]

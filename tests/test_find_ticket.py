@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tf_lottery
-from tf_lottery.training.runs import RunDirectoryError, load_results
+from tf_lottery.training.recorded import RunDirectoryError, results
 from tf_lottery.training.trainer import NonFiniteLossError
 
 SMALL = {"steps": 30, "batch_size": 16, "levels": 2, "eval_every": 10, "verbose": 0}
@@ -96,7 +96,7 @@ def test_a_workdir_lets_a_search_go_on(make_model, data, tmp_path):
         tf_lottery.find_ticket(model, *data, **SMALL, criterion=stopping, workdir=tmp_path)
     for kernel, first in zip(kernels(model), before):
         np.testing.assert_array_equal(kernel, first)
-    assert [result.level for result in load_results(tmp_path)] == [0, 1]
+    assert [result.level for result in results(tmp_path)] == [0, 1]
     finished = tf_lottery.find_ticket(make_model(), *data, **SMALL, criterion=going_on, workdir=tmp_path)
     assert repr(finished.history) == repr(whole.history)
     for path, mask in whole.mask.items():

@@ -18,7 +18,7 @@ from tf_lottery.search.imp import iterative_pruning
 from tf_lottery.search.plan import Plan
 from tf_lottery.tickets import controls, seeds
 from tf_lottery.tickets.rewinding import Rewinding
-from tf_lottery.training import runs
+from tf_lottery.training import recorded, runs
 from tf_lottery.training.arms import Start
 from tf_lottery.training.data import DataOrder
 from tf_lottery.training.runs import RunDirectory, RunDirectoryError
@@ -182,7 +182,7 @@ def test_results_csv_has_a_row_for_every_network(workdir):
     assert [(row["level"], row["arm"]) for row in rows] == [("0", "ticket"), ("1", "ticket"), ("1", "reinit")]
     # 12 and 6 weights, of which round(3.6) and round(1.8) go.
     assert [float(row["density"]) for row in rows] == [1, 12 / 18, 12 / 18]
-    results = runs.load_results(workdir)
+    results = recorded.results(workdir)
     for row, result in zip(rows, results, strict=True):
         assert row == {name: str(value) for name, value in vars(result).items()}
 
@@ -481,7 +481,7 @@ def test_accuracies_that_there_are_none_of(tmp_path):
     run(tmp_path, metrics=())
     text = (tmp_path / NETWORK / "result.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["final_test_accuracy"] is None
-    results = runs.load_results(tmp_path)
+    results = recorded.results(tmp_path)
     assert all(math.isnan(result.final_test_accuracy) for result in results)
     assert all(math.isfinite(result.min_validation_loss) for result in results)
     assert ",nan," in (tmp_path / "results.csv").read_text()
@@ -491,4 +491,4 @@ def test_accuracies_that_there_are_none_of(tmp_path):
 
 
 def test_a_folder_without_networks_has_no_results(tmp_path):
-    assert runs.load_results(tmp_path) == runs.load_results(tmp_path / "none") == []
+    assert recorded.results(tmp_path) == recorded.results(tmp_path / "none") == []

@@ -9,9 +9,10 @@ import pytest
 from matplotlib.colors import to_hex
 
 from tf_lottery import cli
-from tf_lottery.analysis.studies import plot_side_by_side, plot_together, table
+from tf_lottery.analysis.figures.studies import plot_side_by_side, plot_together
+from tf_lottery.analysis.studies import table
 from tf_lottery.experiments import config as config_module
-from tf_lottery.training import runs
+from tf_lottery.training import recorded, runs
 from tf_lottery.training.history import Result
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -234,7 +235,7 @@ def study(tmp_path, monkeypatch):
 
 
 def trained(workdir, name):
-    return [(r.replicate, r.level, r.arm) for r in runs.load_results(workdir / name)]
+    return [(r.replicate, r.level, r.arm) for r in recorded.results(workdir / name)]
 
 
 @pytest.mark.usefixtures("no_xla")
@@ -253,9 +254,11 @@ def test_a_study_runs_goes_on_and_is_compared(study, tmp_path, capsys, monkeypat
         assert (workdir / name / "figures" / "search.png").is_file()
     assert sorted(file.name for file in (workdir / "figures").iterdir()) == [
         "side_by_side.png",
+        "side_by_side.svg",
         "together.png",
+        "together.svg",
     ]
-    assert sorted(path.name for path in workdir.iterdir()) == ["figures", "keras", "tf_keras"]
+    assert sorted(path.name for path in workdir.iterdir()) == ["figures", "keras", "tensorboard", "tf_keras"]
 
     saved = []
     save = runs.ReplicateStore.save
@@ -314,7 +317,7 @@ def test_cheap_tickets_cost_what_their_methods_take(tmp_path, capsys):
     assert cli.main([*study, *(f"--config.{word}" for word in words)]) == 0
     costs = {}
     for folder in tmp_path.glob("*/replicate_1"):
-        results = [result for result in runs.load_results(folder.parent) if result.arm == "ticket"]
+        results = [result for result in recorded.results(folder.parent) if result.arm == "ticket"]
         costs[folder.parent.name] = [result.search_steps for result in results]
         np.testing.assert_allclose([result.density for result in results], [1, 0.81], atol=0.01)
     assert costs["early_bird"][1] in range(80, 161, 16)  # at the end of the fifth epoch at the earliest

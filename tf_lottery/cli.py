@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tf_lottery.experiments.config import ExperimentConfig
-    from tf_lottery.experiments.flags import Study
 
 _HELP = """\
 tf-lottery finds lottery tickets: small subnetworks that train as well as the whole (1803.03635).
@@ -27,8 +26,7 @@ tf-lottery finds lottery tickets: small subnetworks that train as well as the wh
 trains a network, prunes its smallest weights, resets the others, and again; and beside each
 ticket its controls. Without flags the data are handwritten digits. A config file may name
 several experiments, a study: these are compared at the end. Stop it at any time: the same
-command goes on from what is done.
-
+command goes on from what is done. What it has made is looked at by
 """
 _STOPPED = "\ntf-lottery: stopped. What is done is kept, and the same command goes on from there.\n"
 
@@ -57,23 +55,50 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run_command(words: list[str]) -> int:
     from tf_lottery import names
-    from tf_lottery.experiments import flags
+    from tf_lottery.experiments import commands
 
     asks_help = not words or any(word in ("-h", "--help") for word in words) or words[0] == "help"
+    topics = [word for word in words if word in ("run", *commands.COMMANDS)][:1]
     if asks_help:
-        print(_HELP + flags.help_text(), flush=True)
-        return 0
-    if words[0] != "run":
-        raise ValueError(names.unknown(words[0], ["run", "help"], "command"))
-    study, workdir = flags.parse(words[1:])
-    _run(study, workdir)
+        print(_help(*topics), flush=True)
+    elif words[0] == "run":
+        _run(words[1:])
+    elif words[0] in commands.COMMANDS:
+        _look(words[0], words[1:])
+    else:
+        raise ValueError(names.unknown(words[0], ["run", *commands.COMMANDS, "help"], "command"))
     return 0
 
 
-def _run(study: "Study", workdir: str) -> None:
-    from tf_lottery.experiments import config as config_module
-    from tf_lottery.training import runs
+def _help(topic: str = "run") -> str:
+    from tf_lottery.experiments import commands, flags
 
+    if topic != "run":
+        return commands.help_text(topic)
+    lines = [f"  tf-lottery {f'{name} WORKDIR ...':<24} {c.purpose}" for name, c in commands.COMMANDS.items()]
+    return "\n".join([_HELP, *lines, "", "Flags of run:", "", flags.help_text()])
+
+
+def _look(name: str, words: list[str]) -> None:
+    from tf_lottery.experiments import commands
+
+    workdirs, options = commands.parse(name, words)
+    with _without_noise():
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()
+    for text, written in commands.look(name, workdirs, options):
+        print(f"{text}\n", flush=True)
+        for path in written:
+            print(f"  {os.path.relpath(path)}")
+
+
+def _run(words: list[str]) -> None:
+    from tf_lottery.experiments import config as config_module
+    from tf_lottery.experiments import flags
+    from tf_lottery.training import recorded, runs
+
+    study, workdir = flags.parse(words)
     alone = "" in study
     folders = {name: workdir if alone else os.path.join(workdir, name) for name in study}
     for name, folder in folders.items():
@@ -83,14 +108,17 @@ def _run(study: "Study", workdir: str) -> None:
         networks = sum(map(sum, map(config_module.count_networks, study.values())))
         print(f"A study of {len(study)} experiments, {networks} networks: {', '.join(study)}.\n")
     for name, folder in folders.items():
-        done = len(runs.load_results(folder))
+        done = len(recorded.results(folder))
         print(f"{name}: " * (not alone) + _announcement(study[name], folder, done), flush=True)
         print(f"\n{_run_experiment(study[name], folder)}\n", flush=True)
     logs = os.path.join(workdir, "tensorboard")
     if not alone:
-        from tf_lottery.experiments import driver
+        from tf_lottery.experiments import outputs
+        from tf_lottery.experiments.analyses import report
 
-        print(f"{driver.compare(folders, workdir)}\n")
+        findings = report.compare(folders)
+        outputs.write(workdir, "report", findings)
+        print(f"{findings.text}\n")
         logs = workdir
     print(f"Results, figures and tickets are in {workdir}. To look at it in TensorBoard:\n")
     print(f"  {_tensorboard()} --logdir {logs}", flush=True)
@@ -101,7 +129,8 @@ def _run_experiment(config: "ExperimentConfig", folder: str) -> str:
     with _without_noise():
         import tensorflow as tf
 
-        from tf_lottery.experiments import driver
+        from tf_lottery.experiments import driver, outputs
+        from tf_lottery.experiments.analyses import report
 
         tf.config.list_logical_devices()
     try:
@@ -110,7 +139,9 @@ def _run_experiment(config: "ExperimentConfig", folder: str) -> str:
         raise ValueError(
             "Out of memory: lower config.train.batch_size, or take a smaller network."
         ) from error
-    return driver.report(folder)
+    findings = report.analyze(folder)
+    outputs.write(folder, "report", findings)
+    return findings.text
 
 
 def _tensorboard() -> str:

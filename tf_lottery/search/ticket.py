@@ -145,9 +145,9 @@ class Ticket:
             >>> ticket.plot().axes[0].get_xlabel()
             'weights kept (%)'
         """
-        from tf_lottery.analysis import plots
+        from tf_lottery.analysis.figures import search
 
-        return plots.plot_ticket(self.mask, self._results(), self._headline())
+        return search.plot_ticket(self.mask, self._results(), self._headline())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one safetensors file: masks, weights, and the rest as metadata.

@@ -113,4 +113,5 @@ class Trained:
             test_accuracy_before_training=history.first(f"test/{history.accuracy}"),
             search_steps=self.start.search_steps,
             empty_layers=len(masks.empty_layers(self.start.mask)),
+            final_training_accuracy=history.final(f"train/{history.accuracy}"),
         )

@@ -69,6 +69,7 @@ class Result:
     Accuracies and densities are fractions in [0, 1]. An accuracy is NaN where the
     model has no such metric or there is no such data. `search_steps` are the training
     steps that were spent to find the mask, `empty_layers` the kernels that it empties.
+    The training accuracy is that over the steps since the evaluation before the last.
     """
 
     replicate: int
@@ -84,6 +85,7 @@ class Result:
     test_accuracy_before_training: float = math.nan
     search_steps: int = 0
     empty_layers: int = 0
+    final_training_accuracy: float = math.nan
 
     @property
     def early_stop_reached(self) -> bool:

@@ -5,7 +5,6 @@ import csv
 import dataclasses
 import io
 import json
-import math
 import os
 import pathlib
 import time
@@ -16,21 +15,17 @@ import filelock
 import numpy as np
 
 from tf_lottery import files
-from tf_lottery.training import environment, identity
+from tf_lottery.training import environment, identity, recorded
 from tf_lottery.training.arms import Arrays, Start, Trained
-from tf_lottery.training.history import TICKET, History, Result
+from tf_lottery.training.history import History, Result
+from tf_lottery.training.recorded import CONFIG, DELETE, RESULT, RunDirectoryError, explaining
 
 if TYPE_CHECKING:  # it imports TensorFlow, and a run directory can be refused without
     from tf_lottery.training.trainer import Progress
 
 _STATE, _SNAPSHOT, _CURVE = "state/", "snapshot/", "curve/"
-_LOCK, _RESULT, _CHECKPOINT = ".lock", "result.json", "checkpoint.safetensors"
+_LOCK, _CHECKPOINT = ".lock", "checkpoint.safetensors"
 _SNAPSHOTS = "snapshots.safetensors"
-_DELETE = "Delete {!r}: the same command makes it again."
-
-
-class RunDirectoryError(ValueError):
-    """A run directory that cannot be used: in use, of another run, or damaged."""
 
 
 class RunDirectory:
@@ -81,7 +76,7 @@ class RunDirectory:
             self._check_config()
             self._remove_leftovers()
             files.write_json(self.path / "environment.json", environment.describe())
-            files.write_json(self.path / "config.json", self._config)
+            files.write_json(self.path / CONFIG, self._config)
             yield self
 
     def replicate(self, number: int) -> "ReplicateStore":
@@ -94,7 +89,7 @@ class RunDirectory:
         columns = [field.name for field in dataclasses.fields(Result)]
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(map(dataclasses.asdict, load_results(self.path)))
+        writer.writerows(map(dataclasses.asdict, recorded.results(self.path)))
         files.write_text(self.path / "results.csv", text.getvalue())
 
     @contextlib.contextmanager
@@ -113,7 +108,7 @@ class RunDirectory:
             lock.release()
 
     def _check_config(self) -> None:
-        path = self.path / "config.json"
+        path = self.path / CONFIG
         if not path.exists():
             if any(self.path.glob("replicate_*")):
                 raise RunDirectoryError(
@@ -121,7 +116,7 @@ class RunDirectory:
                     "Choose another workdir."
                 )
             return
-        with _explaining("Choose another workdir."):
+        with explaining("Choose another workdir."):
             differences = identity.differences(files.read_json(path), self._config, self._extendable)
         if differences:
             raise RunDirectoryError(
@@ -136,7 +131,7 @@ class RunDirectory:
             for path in self.path.glob(folder + files.TEMPORARY):
                 path.unlink()
         for path in _in_networks(self.path, _CHECKPOINT):
-            if path.with_name(_RESULT).exists():
+            if path.with_name(RESULT).exists():
                 path.unlink()
 
     def _holder(self) -> str:
@@ -159,7 +154,7 @@ class ReplicateStore:
         """Returns the initial state kept here; keeps `state` where there is none yet."""
         path = self.path / "initial.safetensors"
         if path.exists():
-            with _explaining("The run cannot go on without it: choose another workdir."):
+            with explaining("The run cannot go on without it: choose another workdir."):
                 return _in_order(files.read_tensors(path)[0], state)
         files.write_tensors(path, state, None)
         return state
@@ -169,17 +164,15 @@ class ReplicateStore:
 
     def load(self, start: Start) -> Trained | None:
         folder = self.folder(start)
-        if not (folder / _RESULT).exists():
+        if not (folder / RESULT).exists():
             return None
         snapshots = folder / _SNAPSHOTS
-        with _explaining(_DELETE.format(str(folder))):
+        with explaining(DELETE.format(str(folder))):
             mask, _ = files.read_tensors(folder / "mask.safetensors")
-            arrays = files.read_arrays(folder / "curves.npz")
-            curves = {name: array.tolist() for name, array in arrays.items()}
             trained = Trained(
                 start,
                 files.read_tensors(folder / "end.safetensors")[0],
-                History(curves.pop("steps"), curves),
+                recorded.read_history(folder),
                 _snapshots(files.read_tensors(snapshots)[0], start.state) if snapshots.exists() else {},
             )
         same = mask.keys() == start.mask.keys()
@@ -195,7 +188,7 @@ class ReplicateStore:
         path = self.folder(start) / _CHECKPOINT
         if not path.exists():
             return None
-        with _explaining(_DELETE.format(str(path))):
+        with explaining(DELETE.format(str(path))):
             tensors, described = files.read_tensors(path)
             # The file has its tensors in an order of its own, and curves.npz has them in theirs.
             curves = {name: tensors[_CURVE + name].tolist() for name in described["curves"]}
@@ -223,45 +216,22 @@ class ReplicateStore:
         start = network_weights(trained.start.masked_state)
         files.write_tensors(folder / "start.safetensors", start, None)
         files.write_tensors(folder / "end.safetensors", trained.final, None)
-        files.write_tensors(folder / "mask.safetensors", trained.start.mask, None)
+        # The file has its tensors in an order of its own; what looks at layers wants the network's.
+        files.write_tensors(folder / "mask.safetensors", trained.start.mask, list(trained.start.mask))
         if trained.snapshots:
             files.write_tensors(folder / _SNAPSHOTS, _by_step(trained.snapshots), None)
         curves = {name: np.array(curve) for name, curve in history.curves.items()}
         files.write_arrays(folder / "curves.npz", {"steps": np.array(history.steps), **curves})
         result = dataclasses.asdict(trained.result(self.replicate))
         # JSON knows no NaN.
-        files.write_json(folder / _RESULT, {k: None if v != v else v for k, v in result.items()})
+        files.write_json(folder / RESULT, {k: None if v != v else v for k, v in result.items()})
         (folder / _CHECKPOINT).unlink(missing_ok=True)
         self._run.write_results()
         self._run.last_written = time.monotonic()
 
 
-def load_results(workdir: str | os.PathLike[str]) -> list[Result]:
-    """Returns the results of a run's finished networks by replicate and level, tickets first.
-
-    Raises:
-        RunDirectoryError: a result is damaged; names the file.
-    """
-    results = [_read_result(path) for path in _in_networks(pathlib.Path(workdir), _RESULT)]
-    return sorted(results, key=lambda r: (r.replicate, r.level, r.arm != TICKET, r.arm))
-
-
 def _in_networks(workdir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
     return workdir.glob(f"replicate_*/level_*/*/{name}")
-
-
-def _read_result(path: pathlib.Path) -> Result:
-    with _explaining(_DELETE.format(str(path.parent))):
-        return Result(**{k: math.nan if v is None else v for k, v in files.read_json(path).items()})
-
-
-@contextlib.contextmanager
-def _explaining(remedy: str) -> Iterator[None]:
-    """Says what to do about a file that is missing, damaged or not what it should be."""
-    try:
-        yield
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunDirectoryError(f"{error} {remedy}") from error
 
 
 def _under(prefix: str, tensors: Arrays) -> Arrays:

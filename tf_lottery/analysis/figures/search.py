@@ -1,32 +1,22 @@
 """Figures: a search, early-stop step and accuracy against density; and the layers of a ticket."""
 
-import contextlib
 import dataclasses
 import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
-from tf_lottery import files
 from tf_lottery.analysis.aggregate import Group, first_measured, groups
+from tf_lottery.analysis.figures.style import BLACK, COLORS, MARKERS, new_figure, plain
 from tf_lottery.tickets import masks
 from tf_lottery.tickets.masks import Arrays
 from tf_lottery.training.history import TICKET, Result
 
-# Okabe and Ito's palette, which colour-blind people can tell apart; without its black,
-# which is for the dense network, and its yellow, which is too pale on white.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "v", "P", "X")
-BLACK = "#222222"
 _HOLLOW = "_hollow"  # which no legend shows
 _SEARCH_HEIGHT = 4.8  # inches
 _TITLES = {
@@ -109,35 +99,6 @@ def plot_ticket(mask: Arrays, results: Sequence[Result], title: str) -> Figure:
             _search(parts[0], results, 100 * masks.density(mask))
         _layers(parts[-1].subplots(), mask)
     return figure
-
-
-def save(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes the figure as a PNG of 150 dots per inch, under another name first.
-
-    Args:
-        figure: what to write.
-        path: ends in `.png`. A file that is there is replaced at once, so that nobody
-            ever reads half of one.
-
-    Raises:
-        ValueError: the path does not end in `.png`.
-    """
-    path = Path(path)
-    if path.suffix != ".png":
-        raise ValueError(f"Expected a path that ends in '.png', to write a PNG to. Received: {str(path)!r}.")
-    with files.replacing(path) as file, matplotlib.style.context("default"):
-        figure.savefig(file, format="png", dpi=150, bbox_inches="tight", facecolor="white")
-
-
-@contextlib.contextmanager
-def new_figure(height: float) -> Iterator[Figure]:
-    """Yields an empty figure 10 inches wide. What is drawn on it has the default style."""
-    # The user's own style may be one for dark backgrounds, with white letters.
-    with matplotlib.style.context("default"):
-        figure = Figure(figsize=(10, height), facecolor="white", layout="constrained")
-        FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(wspace=0.06)
-        yield figure
 
 
 def _search(figure: FigureBase, results: Sequence[Result], percent: float | None = None) -> None:
@@ -264,10 +225,3 @@ def label_axes(axes: Axes, points: Iterable[Group], quantity: Quantity, ticks: i
     if quantity == EARLY_STOP:
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     plain(axes)
-
-
-def plain(axes: Axes) -> None:
-    """Leaves of the frame what carries numbers, and draws a pale grid."""
-    axes.grid(color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -1,5 +1,6 @@
 import math
 import struct
+from xml.etree import ElementTree
 
 import matplotlib
 import matplotlib.pyplot
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from tf_lottery.analysis.plots import plot_search, save
+from tf_lottery.analysis.figures.search import plot_search
+from tf_lottery.analysis.figures.style import save
 from tf_lottery.training.history import Result
 
 NAN = math.nan
@@ -152,30 +154,24 @@ def test_pyplot_does_not_know_the_figure_and_settings_are_left_alone():
     assert dict(matplotlib.rcParams) == before
 
 
-def test_save_writes_one_png_and_replaces_what_was_there(tmp_path):
-    path = tmp_path / "search.png"
-    path.write_bytes(b"old")
-    save(plot_search(RESULTS), path)
-    data = path.read_bytes()
+def test_save_writes_a_png_and_an_svg_and_replaces_what_was_there(tmp_path):
+    (tmp_path / "search.png").write_bytes(b"old")
+    paths = save(plot_search(RESULTS), tmp_path, "search")
+    assert sorted(tmp_path.iterdir()) == paths == [tmp_path / "search.png", tmp_path / "search.svg"]
+    data = paths[0].read_bytes()
     assert data.startswith(b"\x89PNG\r\n\x1a\n") and b"IEND" in data[-12:]
     width, height = struct.unpack(">II", data[16:24])
     assert 1400 < width < 1600 and 650 < height < 800  # 10 x 4.8 inches at 150 dpi
-    assert [file.name for file in tmp_path.iterdir()] == ["search.png"]
+    assert ElementTree.parse(paths[1]).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_saved_bytes_do_not_depend_on_the_users_style(tmp_path):
-    save(plot_search(RESULTS), str(tmp_path / "plain.png"))
+    plain = save(plot_search(RESULTS), tmp_path, "plain")
     with matplotlib.style.context(["dark_background", {"savefig.pad_inches": 1}]):
-        save(plot_search(RESULTS), str(tmp_path / "dark.png"))
-    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "dark.png").read_bytes()
-    corner = matplotlib.pyplot.imread(tmp_path / "dark.png")[0, 0]
+        dark = save(plot_search(RESULTS), tmp_path, "dark")
+    assert [path.read_bytes() for path in plain] == [path.read_bytes() for path in dark]
+    corner = matplotlib.pyplot.imread(dark[0])[0, 0]
     np.testing.assert_array_equal(corner, 1)  # white, and not transparent
-
-
-def test_save_refuses_another_format(tmp_path):
-    with pytest.raises(ValueError, match=r"ends in '\.png'.*Received: '.*search\.pdf'"):
-        save(plot_search(RESULTS), tmp_path / "search.pdf")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_without_weights_has_no_place_on_the_axis_and_breaks_nothing():

@@ -1,0 +1,146 @@
+"""The commands that look at runs: what each is for, its flags, and what happens with its findings.
+
+To add one, write a module with `analyze(folder, **options) -> Findings`, for a run by itself, and where
+runs can be held against each other `compare(runs, **options) -> Findings`; and name it in `COMMANDS`.
+"""
+
+import dataclasses
+import importlib
+import os
+import pathlib
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from tf_lottery.training import recorded
+
+_ANALYSES = "tf_lottery.experiments.analyses."
+
+
+class UsageError(ValueError):
+    """Words that cannot be followed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A flag of a command: its default, whose type is that of all its values, and its meaning."""
+
+    default: Any
+    help: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command: what it is for, in one line, and its flags by name."""
+
+    purpose: str
+    options: Mapping[str, Option] = dataclasses.field(default_factory=dict)
+
+
+COMMANDS = {
+    "report": Command("table and verdict of a run, finished or not; several runs side by side"),
+}
+
+
+def parse(name: str, words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Reads what follows a command's name.
+
+    Args:
+        name: of the command, in `COMMANDS`.
+        words: run directories, and flags written `--name=value`.
+
+    Returns:
+        The run directories, and name -> value of every flag.
+
+    Raises:
+        UsageError: there is no run directory, or an unknown flag or wrong value.
+    """
+    options = COMMANDS[name].options
+    for word in words:
+        flag = word.lstrip("-").partition("=")[0]
+        if word.startswith("-") and flag not in options:
+            raise UsageError(f"There is no flag {word!r}. See: tf-lottery {name} --help")
+    values = flags.FlagValues()
+    for flag, option in options.items():
+        _define(flag, option, values)
+    try:
+        workdirs = values(["tf-lottery", *words])[1:]
+        given = {flag: _value(options[flag].default, values[flag].value) for flag in options}
+    except (flags.Error, ValueError) as error:
+        raise UsageError(str(error)) from error
+    if not workdirs:
+        raise UsageError(f"Name a run directory: tf-lottery {name} runs/digits")
+    return workdirs, given
+
+
+def look(
+    name: str, workdirs: Sequence[str], options: Mapping[str, Any]
+) -> Iterator[tuple[str, list[pathlib.Path]]]:
+    """Carries out a command on each run, and on all together where it compares.
+
+    Args:
+        name: of the command.
+        workdirs: run directories, or those of studies, which stand for their experiments.
+        options: its flags.
+
+    Yields:
+        What to print, and the files that were written: for each run, then for all.
+
+    Raises:
+        RunDirectoryError: a workdir holds no run, or a damaged one.
+    """
+    from tf_lottery.experiments import outputs
+
+    module, runs = importlib.import_module(_ANALYSES + name), _named(workdirs)
+    for title, folder in runs.items():
+        findings = module.analyze(folder, **options)
+        head = f"{title}\n\n" if len(runs) > 1 else ""
+        yield head + findings.text, outputs.write(folder, name, findings)
+    if len(runs) > 1 and hasattr(module, "compare"):
+        findings = module.compare(runs, **options)
+        yield findings.text, outputs.write(_common(workdirs), name, findings)
+
+
+def help_text(name: str) -> str:
+    """Returns how a command is called."""
+    command = COMMANDS[name]
+    flagged = " [--FLAG=VALUE ...]" if command.options else ""
+    lines = [f"  tf-lottery {name} WORKDIR ...{flagged}", "", f"{command.purpose}.", ""]
+    for flag, option in command.options.items():
+        shown = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
+        first, *more = textwrap.wrap(option.help, 76)
+        lines += [f"  {f'--{flag}={shown}':<24}  {first}", *(f"{'':28}{line}" for line in more)]
+    return "\n".join(lines).rstrip()
+
+
+def _named(workdirs: Sequence[str]) -> dict[str, pathlib.Path]:
+    """Returns name -> run directory; a name tells apart what the workdirs have not in common."""
+    runs, common = {}, _common(workdirs)
+    for workdir in workdirs:
+        folders = recorded.runs_in(workdir)
+        runs |= {os.path.relpath(folder, common): folder for folder in folders.values()}
+    return runs
+
+
+def _common(workdirs: Sequence[str]) -> pathlib.Path:
+    """Returns the folder that runs lie in; of a single one, itself."""
+    return pathlib.Path(os.path.commonpath([pathlib.Path(w).expanduser().absolute() for w in workdirs]))
+
+
+def _define(name: str, option: Option, values: flags.FlagValues) -> None:
+    kinds = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+    if isinstance(option.default, tuple):
+        flags.DEFINE_list(name, list(map(str, option.default)), option.help, flag_values=values)
+    else:
+        kinds.get(type(option.default), flags.DEFINE_string)(
+            name, option.default, option.help, flag_values=values
+        )
+
+
+def _value(default: Any, value: Any) -> Any:
+    """Returns a list of words as a tuple of numbers, where the default is one or empty."""
+    if not isinstance(default, tuple):
+        return value
+    return tuple(value) if default and isinstance(default[0], str) else tuple(map(int, value))

@@ -1,0 +1,196 @@
+"""An experiment that is ready to train: its data, its network, the loop, the search."""
+
+import dataclasses
+import math
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tf_lottery import files
+from tf_lottery.experiments import config as config_module
+from tf_lottery.experiments import datasets, models
+from tf_lottery.experiments.config import ExperimentConfig
+from tf_lottery.search.imp import Train, iterative_pruning, redraw_of
+from tf_lottery.search.network import KerasNetwork
+from tf_lottery.search.plan import Plan
+from tf_lottery.tickets import controls, masks, pruning, scores, seeds
+from tf_lottery.training import inputs
+from tf_lottery.training.arms import Start, Trained
+from tf_lottery.training.loop import Loop
+from tf_lottery.training.recorded import CONFIG, explaining
+from tf_lottery.training.runs import ReplicateStore, RunDirectory
+from tf_lottery.training.trainer import Listener, Trainer
+
+
+class Experiment:
+    """The data, the network and the compiled loop of an experiment.
+
+    Args:
+        config: the experiment; checked here.
+
+    Attributes:
+        config: the same.
+        data: its training, validation and test data.
+        model: its network, a `MaskedModel`.
+        loop: the compiled training and evaluation.
+
+    Raises:
+        ValueError: the config or the data cannot be used.
+    """
+
+    def __init__(self, config: ExperimentConfig):
+        config_module.validate(config)
+        self.config = config
+        self.data = datasets.load(
+            config.data.name,
+            data_dir=config.data.data_dir or None,
+            input_scaling=config.data.input_scaling,
+            validation_size=config.data.validation_size,
+            seed=config.seed,
+        )
+        self.model = models.build(config, self.data)
+        self.loop = Loop(
+            self.model.model,
+            self.data.train,
+            {"validation": self.data.validation, "test": self.data.test},
+            batch_size=config.train.batch_size,
+            chunk=min(config.train.eval_every_steps, 100),
+        )
+
+    @classmethod
+    def of_run(cls, workdir: str | os.PathLike[str]) -> "Experiment":
+        """Returns the experiment of a run directory.
+
+        Raises:
+            RunDirectoryError: it has none, or is one of find_ticket, whose model and data it does not hold.
+        """
+        return cls(recorded_config(workdir))
+
+    def directory(self, workdir: str | os.PathLike[str], **options: Any) -> RunDirectory:
+        """Returns the run directory of this experiment at that path."""
+        entries = config_module.entries_of(self.config)
+        return RunDirectory(workdir, entries, extendable=config_module.EXTENDABLE, **options)
+
+    def search(self, store: ReplicateStore, listeners: Sequence[Listener] = ()) -> Iterator[Trained]:
+        """Yields every network of the store's replicate, trained unless the store holds it."""
+        return self._networks(
+            store, lambda start: self.train(start, store.replicate, store=store, listeners=listeners)
+        )
+
+    def finished(self, store: ReplicateStore) -> Iterator[Trained]:
+        """Yields the networks that the store holds, up to the first that it does not; trains none.
+
+        Each has its whole `start`, with the optimizer's state, so that it can be trained again.
+        """
+
+        def load(start: Start) -> Trained:
+            trained = store.load(start)
+            if trained is None:
+                raise _NotThere
+            return trained
+
+        try:
+            yield from self._networks(store, load)
+        except _NotThere:
+            return
+
+    def train(
+        self,
+        start: Start,
+        replicate: int,
+        *,
+        order: Sequence[int | str] = (),
+        store: ReplicateStore | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> Trained:
+        """Trains one network as the search does; or, with `order`, on batches in another order.
+
+        Args:
+            start: what to train.
+            replicate: 1-based; the data order depends on it.
+            order: what else it depends on; nothing, for the order of the search.
+            store: where the network is kept, and found if it was trained before.
+            listeners: are told what happens.
+        """
+        train = self.config.train
+        trainer = Trainer(
+            self.model,
+            self.loop,
+            steps=train.steps,
+            control_steps=train.control_steps or None,
+            eval_every=train.eval_every_steps,
+            order_key=(self.config.seed, replicate, *order),
+            test_curves=train.test_curves,
+            store=store,
+            listeners=listeners,
+        )
+        return trainer(start)
+
+    def plan(self, replicate: int) -> Plan:
+        """Returns what is done between two trainings."""
+        config, prune = self.config, self.config.prune
+        return Plan(
+            levels=prune.levels,
+            fractions=self._fractions(),
+            scope=prune.scope,
+            structure=prune.structure,
+            criterion=scores.resolve(prune.criterion),
+            schedule=prune.schedule,
+            rewinding=config_module.rewinding_of(config),
+            controls=controls.resolve(config.controls),
+            control_levels=config_module.levels_with_controls(config),
+            key=(config.seed, replicate),
+            epoch=math.ceil(inputs.steps_per_epoch(self.data.train, config.train.batch_size)),
+        )
+
+    def _networks(self, store: ReplicateStore, train: Train) -> Iterator[Trained]:
+        plan, redraw, steps = self.plan(store.replicate), redraw_of(self.model), self.config.train
+        initial = store.initial(redraw(seeds.seed(*plan.key, "init")))
+        network = KerasNetwork(
+            self.model, self.data.train, key=plan.key, steps=steps.steps, batch_size=steps.batch_size
+        )
+        return iterative_pruning(plan, train, initial, masks.ones(self.model.shapes), redraw, network)
+
+    def _fractions(self) -> dict[str, float]:
+        prune, shapes = self.config.prune, self.model.shapes
+        paths, overrides = list(shapes), {}
+        if prune.conv_fraction >= 0:
+            convolutions = [path for path, shape in shapes.items() if len(shape) > 2]
+            overrides = dict.fromkeys(convolutions, prune.conv_fraction)
+        # Units of the last layer are the classes.
+        output = 0.0 if prune.structure == "units" else prune.output_fraction
+        return pruning.layer_fractions(paths, prune.fraction, {**overrides, paths[-1]: output})
+
+
+class _NotThere(Exception):
+    """The run has not come to that network yet."""
+
+
+def recorded_config(workdir: str | os.PathLike[str]) -> ExperimentConfig:
+    """Returns the config that a run directory was made with.
+
+    Raises:
+        RunDirectoryError: it has none, or is one of find_ticket.
+    """
+    path = pathlib.Path(workdir).expanduser() / CONFIG
+    with explaining("Name the workdir of 'tf-lottery run'."):
+        entries = files.read_json(path)
+        if "network" not in entries:
+            raise ValueError(
+                f"{os.fspath(path)!r} was written by find_ticket, and the run directory holds neither its "
+                "model nor its data, which this analysis needs."
+            )
+        values = {}
+        for field in dataclasses.fields(ExperimentConfig):
+            value = entries[field.name]
+            values[field.name] = _section(field.type, value) if isinstance(value, dict) else _entry(value)
+        return ExperimentConfig(**values)
+
+
+def _section(kind: type, entries: dict[str, Any]) -> Any:
+    return kind(**{name: _entry(value) for name, value in entries.items()})
+
+
+def _entry(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

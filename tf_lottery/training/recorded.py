@@ -1,0 +1,123 @@
+"""What a run directory holds, to be looked at: its trained networks, finished or not yet all."""
+
+import contextlib
+import dataclasses
+import math
+import os
+import pathlib
+from collections.abc import Iterator
+
+from tf_lottery import files
+from tf_lottery.tickets.masks import Arrays
+from tf_lottery.training.history import TICKET, History, Result
+
+DELETE = "Delete {!r}: the same command makes it again."
+RESULT, CONFIG = "result.json", "config.json"
+
+Path = str | os.PathLike[str]
+
+
+class RunDirectoryError(ValueError):
+    """A run directory that cannot be used: in use, of another run, damaged, or none at all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """A trained network in a run directory. Its arrays are read from the files at each call.
+
+    Attributes:
+        folder: where its files are.
+        result: its row of results.csv.
+
+    Raises:
+        RunDirectoryError: a file is missing or damaged; names it.
+    """
+
+    folder: pathlib.Path
+    result: Result
+
+    def mask(self) -> Arrays:
+        """Returns path -> bool array, True where a weight is kept, in the network's order."""
+        with explaining(DELETE.format(str(self.folder))):
+            tensors, paths = files.read_tensors(self.folder / "mask.safetensors")
+            return {path: tensors[path] for path in paths}
+
+    def start(self) -> Arrays:
+        """Returns path -> array, every variable before training, with pruned weights at 0 (or frozen)."""
+        return self._tensors("start")
+
+    def end(self) -> Arrays:
+        """Returns path -> array, every variable after the last step."""
+        return self._tensors("end")
+
+    def history(self) -> History:
+        """Returns the metrics on the evaluation grid."""
+        with explaining(DELETE.format(str(self.folder))):
+            return read_history(self.folder)
+
+    def _tensors(self, name: str) -> Arrays:
+        with explaining(DELETE.format(str(self.folder))):
+            return files.read_tensors(self.folder / f"{name}.safetensors")[0]
+
+
+def networks(workdir: Path) -> list[Recorded]:
+    """Returns a run's finished networks by replicate and level, tickets first.
+
+    Raises:
+        RunDirectoryError: a result is damaged; names the file.
+    """
+    paths = pathlib.Path(workdir).glob(f"replicate_*/level_*/*/{RESULT}")
+    return sorted((Recorded(path.parent, _read_result(path)) for path in paths), key=_place)
+
+
+def results(workdir: Path) -> list[Result]:
+    """Returns the results of a run's finished networks by replicate and level, tickets first.
+
+    Raises:
+        RunDirectoryError: a result is damaged; names the file.
+    """
+    return [network.result for network in networks(workdir)]
+
+
+def runs_in(workdir: Path) -> dict[str, pathlib.Path]:
+    """Returns name -> run directory: of a study its experiments, of a run itself by the name `""`.
+
+    Raises:
+        RunDirectoryError: there is no run.
+    """
+    folder = pathlib.Path(workdir).expanduser()
+    if (folder / CONFIG).exists():
+        return {"": folder}
+    found = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
+    if not found:
+        raise RunDirectoryError(
+            f"There is no run in {str(folder)!r}: a run directory holds a {CONFIG}. Name the workdir of "
+            "'tf-lottery run' or of find_ticket."
+        )
+    return found
+
+
+def read_history(folder: pathlib.Path) -> History:
+    """Reads the curves of one network."""
+    arrays = files.read_arrays(folder / "curves.npz")
+    curves = {name: array.tolist() for name, array in arrays.items()}
+    return History(curves.pop("steps"), curves)
+
+
+@contextlib.contextmanager
+def explaining(remedy: str) -> Iterator[None]:
+    """Says what to do about a file that is missing, damaged or not what it should be."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunDirectoryError(f"{error} {remedy}") from error
+
+
+def _place(network: Recorded) -> tuple:
+    result = network.result
+    return result.replicate, result.level, result.arm != TICKET, result.arm
+
+
+def _read_result(path: pathlib.Path) -> Result:
+    with explaining(DELETE.format(str(path.parent))):
+        return Result(**{k: math.nan if v is None else v for k, v in files.read_json(path).items()})
