@@ -13,7 +13,7 @@ import pytest
 from tf_lottery import cli
 from tf_lottery.analysis.findings import Findings
 from tf_lottery.experiments import config as config_module
-from tf_lottery.experiments import datasets
+from tf_lottery.experiments import datasets, driver
 from tf_lottery.experiments.analyses import report
 from tf_lottery.training import recorded, runs
 
