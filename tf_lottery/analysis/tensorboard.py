@@ -18,6 +18,7 @@ from tf_lottery.training.history import SEARCH, History
 from tf_lottery.training.trainer import Listener
 
 _SIDE = 1024  # pixels: a larger mask is shown in blocks
+_GRAY = 0.9
 _SHARE = 0.01  # of the time, at most, goes into figures
 _FIRST_FIGURE = 20.0  # seconds
 
@@ -134,7 +135,7 @@ class TensorBoard(Listener):
         if draws:
             self._draw(results)
         with contextlib.closing(Events(self._folder / "analysis" / "report")) as events:
-            events.text("report", f"```\n{report.text(results)}\n```")
+            events.text("report", report.text(results))
             for summary in self._figures:
                 events.raw(summary)
 
@@ -162,20 +163,21 @@ def mask_image(mask: np.ndarray) -> np.ndarray:
         mask: bool array of shape (..., units).
 
     Returns:
-        float32 array of shape (height, width, 1): 1 where a weight is kept, 0 where it is pruned.
+        float32 array of shape (height, width, 1): black, 0, where weights are kept, and pale
+        gray, 0.9, where they are pruned, so that both show on white.
 
     Example:
         >>> mask_image(np.array([[True, False, True]]))[..., 0]
-        array([[1., 0., 1.]], dtype=float32)
-        >>> mask_image(np.arange(2 * 1024) % 2 == np.ones((1, 1)))[:, :3, 0]
-        array([[0.5, 0.5, 0.5]], dtype=float32)
+        array([[0. , 0.9, 0. ]], dtype=float32)
+        >>> mask_image(np.arange(2048).reshape(1, -1) % 2 > 0)[:, :3, 0]
+        array([[0.45, 0.45, 0.45]], dtype=float32)
     """
-    image = mask.reshape(-1, mask.shape[-1]).astype(np.float32)
+    image = 1 - mask.reshape(-1, mask.shape[-1]).astype(np.float32)
     for axis, length in enumerate(image.shape):
         starts = np.arange(0, length, -(-length // _SIDE))
         sizes = np.expand_dims(np.diff([*starts, length]), 1 - axis)
         image = np.add.reduceat(image, starts, axis) / sizes.astype(np.float32)
-    return image[..., np.newaxis]
+    return np.float32(_GRAY) * image[..., np.newaxis]
 
 
 def _name(start: Start) -> str:

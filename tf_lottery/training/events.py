@@ -42,9 +42,11 @@ class Events:
         points = [Summary.Value(tag=t, simple_value=v) for t, v in values.items() if math.isfinite(v)]
         self.raw(Summary(value=points), step)
 
-    def text(self, tag: str, markdown: str, step: int = 0) -> None:
-        """Adds a text."""
-        self.raw(text_summary.text_pb(tag, markdown), step)
+    def text(self, tag: str, text: str, step: int = 0) -> None:
+        """Adds a text for people. Its tables, paragraphs of several lines, keep their columns."""
+        paragraphs = text.strip("\n").split("\n\n")
+        markdown = [f"```\n{part}\n```" if "\n" in part else part for part in paragraphs]
+        self.raw(text_summary.text_pb(tag, "\n\n".join(markdown)), step)
 
     def image(self, tag: str, pixels: np.ndarray, step: int = 0) -> None:
         """Adds an image of shape (height, width, 1, 3 or 4), uint8, or floats in [0, 1]."""
