@@ -41,6 +41,14 @@ class Command:
 
 COMMANDS = {
     "report": Command("table and verdict of a run, finished or not; several runs side by side"),
+    "plot": Command(
+        "all figures of a run, finished or not; several runs side by side",
+        {
+            "figures": Option(
+                ("search", "curves", "weights", "movement", "connections", "layers"), "which ones"
+            )
+        },
+    ),
 }
 
 
