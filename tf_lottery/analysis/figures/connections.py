@@ -1,5 +1,6 @@
 """Figure: which connections are kept, of inputs and of units (app. F.6 of 1803.03635)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,7 +79,8 @@ def draw_counts(
         axes.stairs(100 * shares, edges, linewidth=1.4, **looks[name])
     axes.set_xscale("symlog", linthresh=1, linscale=0.5)
     axes.set_xlim(edges[edges < least][-1], edges[-1])
-    numbers = (1, 2, 5) if most < 100 * max(least, 1) else (1,)  # as many as there is room for
+    decades = math.log10(max(most, 1) / max(least, 1))  # few have room for more numbers
+    numbers = (1, 2, 3, 5) if decades < 1 else (1, 2, 5) if decades < 2 else (1,)
     axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=numbers))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

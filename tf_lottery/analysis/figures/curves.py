@@ -46,7 +46,7 @@ class Curve:
             values = dict(zip(history.steps, history.curves.get(name, itertools.repeat(math.nan))))
             rows.append([values[step] for step in steps])
         rows = np.array(rows, float).reshape(len(histories), len(steps))
-        there = ~np.isnan(rows).any(0)
+        there = np.isfinite(rows).all(0)
         # A metric of training has no value before the first step, and that is no gap.
         return cls(np.array(steps)[there], scale * rows[:, there], not there[1:].all())
 
@@ -90,7 +90,11 @@ def plot_curves(networks: Sequence[Recorded]) -> Figure:
                 axes.set_title(_words(name).capitalize() + (f": ticket and {arm}" if arm else ""))
             _zoom(column[0], list(solid.values()), [c for by in dashed.values() for c in by.values()], name)
             column[-1].set_xlabel("training step")
-        _add_legend(figure, {level: levels.percent_kept(tickets[level]) for level in shown}, bool(controls))
+        entries = levels.legend({level: levels.percent_kept(tickets[level]) for level in shown})
+        if controls:
+            entries.append(Line2D([], [], color=BLACK, label="ticket"))
+            entries.append(Line2D([], [], color=BLACK, linestyle=_DASHES, label="control"))
+        levels.add_legend(figure, entries)
     return figure
 
 
@@ -153,7 +157,7 @@ def _view(means: Sequence[np.ndarray]) -> tuple[float, float]:
     would make the axis more than four times as long.
     """
     high = max(map(np.max, means))
-    low = float(np.median([mean[len(mean) // 10] for mean in means]))
+    low = float(np.median([mean[min(max(1, len(mean) // 10), len(mean) - 1)] for mean in means]))
     length = high - low or abs(high) or 1.0
     low = min(low, max(high - 4 * length, min(mean[-1] for mean in means)))
     margin = 0.04 * (high - low or length)
@@ -162,11 +166,3 @@ def _view(means: Sequence[np.ndarray]) -> tuple[float, float]:
 
 def _words(name: str) -> str:
     return re.sub("[/_]", " ", name)
-
-
-def _add_legend(figure: Figure, percents: Mapping[int, float], has_controls: bool) -> None:
-    entries = levels.legend(percents)
-    if has_controls:
-        entries["ticket"] = Line2D([], [], color=BLACK)
-        entries["control"] = Line2D([], [], color=BLACK, linestyle=_DASHES)
-    levels.add_legend(figure, entries)

@@ -68,7 +68,7 @@ def densities(mask: Arrays) -> dict[str, float]:
 def draw_layers(axes: Axes, mask: Arrays) -> None:
     """Draws a bar for each layer, the first on top, and a line at the density of all together."""
     percents = list(densities(mask).values())
-    size = min(9, 600 / len(mask))  # letters in points: the names of many layers stand close
+    size = min(9, 440 / len(mask))  # letters in points: the names of many layers stand close
     bars = axes.barh(range(len(mask)), percents, height=0.7, color=COLORS[0])
     # White behind the letters, which the line may cross.
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}

@@ -114,13 +114,15 @@ def percent(value: float) -> str:
     return f"{value:.3g} %"
 
 
-def legend(percents: Mapping[int, float]) -> dict[str, Line2D]:
+def legend(percents: Mapping[int, float]) -> list[Line2D]:
     """Returns what stands in a legend for each level -> density in percent: a line of its color."""
     colors = shades(percents)
-    return {
-        f"{percent(value)} kept" if level else "dense": Line2D([], [], color=colors[level], linewidth=2.5)
+    return [
+        Line2D(
+            [], [], color=colors[level], linewidth=2.5, label=f"{percent(value)} kept" if level else "dense"
+        )
         for level, value in percents.items()
-    }
+    ]
 
 
 def replicates(networks: Iterable[Recorded], words: str = "mean and range of") -> str:
@@ -178,9 +180,9 @@ def label_row(row: Iterable[Axes], path: str) -> None:
         axes.set_ylabel(short(path))
 
 
-def add_legend(figure: FigureBase, entries: Mapping[str, Line2D]) -> None:
-    """Explains below the figure what is in its panels."""
-    figure.legend(entries.values(), entries, loc="outside lower center", ncols=7, frameon=False)
+def add_legend(figure: FigureBase, lines: Sequence[Line2D]) -> None:
+    """Explains below the figure what is in its panels, by the labels of these lines."""
+    figure.legend(handles=lines, loc="outside lower center", ncols=7, frameon=False)
 
 
 def short(path: str, longest: int = 24) -> str:

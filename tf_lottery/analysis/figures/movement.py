@@ -61,8 +61,8 @@ def plot_movement(networks: Sequence[Recorded]) -> Figure:
         panels[-1, 0].set_xlabel(_DISTANCE)
         for axes in panels[:, 1]:
             axes.set_ylabel(_DISTANCE)
-        entries = {f"{fate} afterwards": Line2D([], [], **look) for fate, look in _LOOKS.items()}
-        levels.add_legend(figure, entries)
+        entries = (Line2D([], [], label=f"{fate} afterwards", **look) for fate, look in _LOOKS.items())
+        levels.add_legend(figure, list(entries))
     return figure
 
 

@@ -17,7 +17,7 @@ from tf_lottery.training.history import TICKET, Result
 _HOLLOW = "_hollow"  # which no legend shows
 _TITLES = {
     "test_accuracy_at_early_stop": "Test accuracy at early stop",
-    "final_validation_accuracy": "Validation accuracy at the end of training",
+    "final_validation_accuracy": "Validation accuracy at the end",
     "min_validation_loss": "Validation loss at early stop",
 }
 
@@ -221,7 +221,7 @@ def percent_axis(axes: Axes, percents: Sequence[float], ticks: int = 9) -> None:
     span = math.log(percents[0] / percents[-1])
     shown = percents[:1]
     for percent in percents:
-        if math.log(shown[-1] / percent) > span / ticks:
+        if math.log(shown[-1] / percent) > 0.95 * span / ticks:  # levels are not quite as far apart
             shown.append(percent)
     axes.set_xticks(shown, [f"{percent:.3g}" for percent in shown])
     axes.xaxis.set_minor_locator(NullLocator())

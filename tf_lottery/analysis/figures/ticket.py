@@ -18,7 +18,7 @@ from tf_lottery.training.history import Result
 _LAYERS = 4  # whose weights and units are shown
 _WEIGHTS = {
     "all weights at the start": {"color": BLACK, "linestyle": ":"},
-    "kept weights": {"color": COLORS[0], "linestyle": "-"},
+    "those that are kept": {"color": COLORS[0], "linestyle": "-"},
 }
 _COUNTS = {
     "kept weights into a unit": {"color": COLORS[0], "linestyle": "-"},
@@ -44,7 +44,7 @@ def plot_ticket(mask: Arrays, weights: Arrays, results: Sequence[Result], title:
     """
     paths = levels.spread([path for path, array in mask.items() if np.size(array)], _LAYERS)
     matrices = [path for path in paths if np.ndim(mask[path]) > 1]
-    heights = {"search": 4.4 if results else 0, "layers": 1.2 + min(0.24 * len(mask), 12)}
+    heights = {"search": 4.4 if results else 0, "layers": 1.2 + min(0.24 * len(mask), 8.8)}
     heights |= {"weights": 2.2, "units": 2.2 if matrices else 0}
     heights = {part: height for part, height in heights.items() if height}
     with new_figure(sum(heights.values()) + 0.5) as figure:
@@ -82,4 +82,4 @@ def _draw_units(figure: FigureBase, mask: Arrays, paths: Sequence[str]) -> None:
 
 
 def _explain(figure: FigureBase, looks: dict[str, dict[str, str]]) -> None:
-    levels.add_legend(figure, {name: Line2D([], [], **look) for name, look in looks.items()})
+    levels.add_legend(figure, [Line2D([], [], label=name, **look) for name, look in looks.items()])

@@ -15,6 +15,7 @@ from tf_lottery.analysis.figures.weights import plot_weights
 from tf_lottery.analysis.findings import Findings
 from tf_lottery.experiments.analyses import report
 from tf_lottery.training import recorded
+from tf_lottery.training.history import SEARCH
 from tf_lottery.training.recorded import Recorded
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ FIGURES: dict[str, tuple[str, Callable[[Sequence[Recorded]], "Figure"]]] = {
     "connections": ("kept weights at each input, into and out of each unit", plot_connections),
     "layers": ("density of each layer against that of all", plot_layers),
 }
+_NOTHING = "No network is trained yet."
 _COMPARED = {
     "side_by_side": "each run by itself, all on the same axes",
     "together": "the tickets of all runs in the same panels",
@@ -51,13 +53,14 @@ def analyze(folder: str | os.PathLike[str], figures: Sequence[str] = tuple(FIGUR
         The figures, and a line for each that says what it shows, or why it cannot be drawn.
 
     Raises:
-        ValueError: there is no such figure, or no network is trained yet.
+        ValueError: there is no such figure.
         RunDirectoryError: a file is damaged; names it.
     """
-    networks, drawn, lines = recorded.networks(folder), {}, []
+    chosen, drawn, lines = _checked(figures), {}, []
+    networks = [network for network in recorded.networks(folder) if network.result.arm != SEARCH]
     if not networks:
-        raise ValueError(f"No network is trained yet in {os.fspath(folder)!r}: there is nothing to draw.")
-    for name in _checked(figures):
+        return Findings(_NOTHING)
+    for name in chosen:
         shows, draw = FIGURES[name]
         try:
             drawn[name] = draw(networks)
@@ -75,7 +78,8 @@ def compare(runs: Mapping[str, str | os.PathLike[str]], figures: Sequence[str] =
         figures: of the runs by themselves.
     """
     drawn = report.compare(runs).figures
-    return Findings("\n".join(f"{name:<12}  {_COMPARED[name]}" for name in drawn), figures=drawn)
+    lines = [f"{name:<12}  {_COMPARED[name]}" for name in drawn]
+    return Findings("\n".join(lines) or _NOTHING, figures=drawn)
 
 
 def _checked(figures: Sequence[str]) -> list[str]:
