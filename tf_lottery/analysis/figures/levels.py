@@ -15,8 +15,8 @@ from tf_lottery.training.history import TICKET
 from tf_lottery.training.recorded import Recorded
 
 T = TypeVar("T")
-# The part of the color map plasma that is neither black, which is for the dense network, nor pale.
 SHOWN = 5  # levels, where a panel has a line for each
+# The part of the color map plasma that is neither black, which is for the dense network, nor pale.
 _FIRST, _LAST = 0.08, 0.82
 
 
@@ -88,7 +88,7 @@ def ordered(count: int) -> list[str]:
 
     Example:
         >>> ordered(2)
-        ['#2c0594', '#f89540']
+        ['#38049a', '#fdae32']
     """
     return list(map(to_hex, matplotlib.colormaps["plasma"](np.linspace(_FIRST, _LAST, count))))
 
@@ -98,7 +98,7 @@ def shades(levels: Iterable[int]) -> dict[int, str]:
 
     Example:
         >>> shades([0, 5, 9])
-        {0: '#222222', 5: '#2c0594', 9: '#f89540'}
+        {0: '#222222', 5: '#38049a', 9: '#fdae32'}
     """
     pruned = sorted(set(levels) - {0})
     return {0: BLACK, **dict(zip(pruned, ordered(len(pruned)), strict=True))}
@@ -147,14 +147,14 @@ def histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Example:
         >>> shares, edges = histogram(np.array([0.0, 0.0, 0.0, 1.0]))
         >>> shares, edges
-        (array([2.25, 0.  , 0.75]), array([0.        , 0.33133333, 0.66266667, 0.994     ]))
+        (array([2.25, 0.  , 0.75]), array([0.        , 0.33333333, 0.66666667, 1.        ]))
     """
     values = np.asarray(values, np.float64).ravel()
     values = values[np.isfinite(values)]
     if not values.size:
         return np.zeros(0), np.zeros(1)
-    bins = min(60, int(2 * np.cbrt(values.size)))
-    shares, edges = np.histogram(values, bins, tuple(np.percentile(values, [0.2, 99.8])))
+    low, high = np.percentile(values, 0.2, method="lower"), np.percentile(values, 99.8, method="higher")
+    shares, edges = np.histogram(values, min(60, int(2 * np.cbrt(values.size))), (low, high))
     return shares / np.diff(edges) / values.size, edges
 
 

@@ -12,6 +12,7 @@ from tf_lottery.analysis.figures.search import percent_axis
 from tf_lottery.analysis.figures.style import COLORS, new_figure
 from tf_lottery.training.recorded import Recorded
 
+_DISTANCE = "$|w_T - w_0|$"
 _LOOKS = {
     "kept": {"color": COLORS[0], "linestyle": "-"},
     "pruned": {"color": COLORS[1], "linestyle": "--"},
@@ -66,9 +67,6 @@ def plot_movement(networks: Sequence[Recorded]) -> Figure:
     return figure
 
 
-_DISTANCE = "$|w_T - w_0|$"
-
-
 def moves(
     now: Sequence[Recorded], then: Sequence[Recorded], layers: Sequence[str]
 ) -> dict[str, dict[str, np.ndarray]]:
@@ -83,16 +81,19 @@ def moves(
         path -> `"kept"` and `"pruned"` -> the distances, of all replicates in one array.
     """
     sparser = {network.result.replicate: network.mask() for network in then}
-    found = {path: {"kept": [], "pruned": []} for path in layers}
+    moved_by = {path: {"kept": [], "pruned": []} for path in layers}
     for network in now:
         if network.result.replicate in sparser:
             mask, start, end = network.mask(), network.start(), network.end()
             for path in layers:
                 moved = np.abs(end[path] - start[path])
                 stays = sparser[network.result.replicate][path]
-                found[path]["kept"].append(moved[mask[path] & stays])
-                found[path]["pruned"].append(moved[mask[path] & ~stays])
-    return {p: {fate: np.concatenate(a) for fate, a in fates.items()} for p, fates in found.items()}
+                moved_by[path]["kept"].append(moved[mask[path] & stays])
+                moved_by[path]["pruned"].append(moved[mask[path] & ~stays])
+    return {
+        path: {fate: np.concatenate([np.zeros(0), *found]) for fate, found in fates.items()}
+        for path, fates in moved_by.items()
+    }
 
 
 def _draw_quartiles(
