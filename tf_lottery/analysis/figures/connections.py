@@ -73,15 +73,18 @@ def draw_counts(
     """
     counts = np.concatenate(list(samples.values()))
     least, most = (int(counts.min()), int(counts.max())) if counts.size else (0, 0)
-    edges = np.unique([0, *np.ceil(np.geomspace(1, most + 1, _BINS)).astype(int)]) - 0.5
+    firsts = np.ceil(np.geomspace(max(least, 1), most + 1, _BINS)).astype(int)
+    edges = np.unique([least, *firsts]) - 0.5
     for name, sample in samples.items():
         shares = np.histogram(sample, edges)[0] / max(sample.size, 1)
         axes.stairs(100 * shares, edges, linewidth=1.4, **looks[name])
     axes.set_xscale("symlog", linthresh=1, linscale=0.5)
-    axes.set_xlim(edges[edges < least][-1], edges[-1])
-    decades = math.log10(max(most, 1) / max(least, 1))  # few have room for more numbers
-    numbers = (1, 2, 3, 5) if decades < 1 else (1, 2, 5) if decades < 2 else (1,)
-    axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=numbers))
+    axes.set_xlim(edges[0], edges[-1])
+    # As many numbers as there is room for.
+    decades = math.log10((most + 1) / max(least, 1))
+    numbers = (1, 2, 5) if decades < 2 else (1,)
+    locator = SymmetricalLogLocator(base=10, linthresh=1, subs=numbers)
+    axes.xaxis.set_major_locator(locator if decades > 1 else MaxNLocator(5, integer=True))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     plain(axes)
