@@ -42,6 +42,13 @@ class Command:
 
 COMMANDS = {
     "report": Command("table and verdict of a run, finished or not; several runs side by side"),
+    "structure": Command(
+        "tickets beside random masks: dead units, paths, degrees, spectral gap, signs, ranks, gradients",
+        {
+            "levels": Option((), "levels to print; without it, the one that the verdict is on"),
+            "examples": Option(1000, "training examples that the gradient norm is of"),
+        },
+    ),
 }
 
 
