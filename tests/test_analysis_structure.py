@@ -140,7 +140,7 @@ def test_random_masks_have_the_paths_of_random_masks():
         looks = structure.measure(mask, weights, weights)
         ratios.append(looks.network.paths_times_random)
         assert looks.network.path_share == pytest.approx(10**looks.network.log10_paths / (20 * 15 * 4))
-    assert np.mean(ratios) == pytest.approx(1, abs=0.02)  # four times its standard error
+    assert np.mean(ratios) == pytest.approx(1, abs=0.02)  # more than three standard errors
 
 
 # The spectral gap
@@ -324,9 +324,13 @@ def test_the_figure_has_what_the_networks_have():
     titles = ["Test accuracy at early stop", "Spectral gap", "Signs kept through training"]
     assert [axes.get_title() for axes in figure.axes] == titles
     gap, signs = figure.axes[1:]
-    assert [text.get_text() for text in gap.texts] == ["as the ticket: reinit"] and not signs.texts
-    assert {"ticket", "shuffle", "dense"} <= set(gap.get_legend_handles_labels()[1])
-    assert "reinit" in signs.get_legend_handles_labels()[1]
+    assert gap.get_legend_handles_labels()[1] == [
+        "ticket",
+        "shuffle",
+        "dense",
+        "without a line: as the ticket",
+    ]
+    assert signs.get_legend_handles_labels()[1] == ["ticket", "reinit", "shuffle", "dense"]
 
 
 # Runs

@@ -1,15 +1,13 @@
 """Figure: what tickets and their controls look like, against density."""
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tf_lottery.analysis.aggregate import Group, groups
 from tf_lottery.analysis.figures.search import Quantity, add_legend, draw_arms, label_axes, quality
-from tf_lottery.analysis.figures.style import BLACK, new_figure
+from tf_lottery.analysis.figures.style import new_figure
 from tf_lottery.analysis.structure_table import Compared
 from tf_lottery.training.history import TICKET
 
@@ -55,7 +53,8 @@ def plot_structure(networks: Sequence[Compared]) -> Figure:
         for index, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
             apart = _apart(by_arm, panel)
             draw_arms(axes, apart, panel, list(by_arm))
-            _name_others(axes, [arm for arm in by_arm if arm not in apart])
+            if len(apart) < len(by_arm):
+                axes.plot([], [], linestyle="", label="without a line: as the ticket")
             label_axes(axes, points, panel, ticks=5)
             axes.set_title(panel.title, fontsize=11)
             if index + _COLUMNS < len(panels):
@@ -63,17 +62,8 @@ def plot_structure(networks: Sequence[Compared]) -> Figure:
                 axes.tick_params(labelbottom=False)
         for axes in grid[len(panels) :]:
             axes.remove()
-        add_legend(figure, figure.axes, ncols=7)
+        add_legend(figure, figure.axes, ncols=4)
     return figure
-
-
-def _name_others(axes: Axes, arms: Sequence[str]) -> None:
-    """Writes into a panel which arms the ticket's line stands for."""
-    if arms:
-        text = textwrap.fill(f"as the ticket: {', '.join(arms)}", 30)
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.7}
-        where = {"xy": (0.03, 0.97), "xycoords": "axes fraction", "va": "top"}
-        axes.annotate(text, **where, fontsize=8, color=BLACK, bbox=box)
 
 
 def _apart(by_arm: Mapping[str, Mapping[int, Group]], panel: Quantity) -> dict[str, Mapping[int, Group]]:
