@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from tf_lottery.analysis import graphs
+
 _CHANNELS = (1, 3)  # of an image: gray, or red, green and blue
 _SMALLEST = 8  # pixels along a side, for a row of inputs to be taken for an image
 
@@ -22,8 +24,7 @@ def incoming(path: str, mask: np.ndarray) -> np.ndarray:
         >>> incoming("fc/kernel", np.array([[True, False], [True, True]]))
         array([2, 1])
     """
-    axes = 2 if path.endswith("depthwise_kernel") else 1
-    return mask.sum(tuple(range(mask.ndim - axes))).ravel()
+    return graphs.matrix(path, mask).sum(0)
 
 
 def outgoing(mask: np.ndarray) -> np.ndarray:

@@ -43,7 +43,7 @@ def plot_connections(networks: Sequence[Recorded]) -> Figure:
     masks = {level: [network.mask() for network in tickets[level]] for level in shown}
     percents = {level: levels.percent_kept(tickets[level]) for level in shown}
     first = masks[shown[0]][0]
-    matrices = [path for path, mask in first.items() if mask.ndim > 1]
+    matrices = [path for path, mask in first.items() if mask.ndim > 1 and mask.size]
     if not matrices:
         raise levels.NothingToDraw("no kernel has inputs and units")
     with new_figure(8.4) as figure:
