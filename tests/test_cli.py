@@ -12,8 +12,8 @@ import pytest
 
 from tf_lottery import cli
 from tf_lottery.analysis.findings import Findings
+from tf_lottery.experiments import commands, datasets, driver
 from tf_lottery.experiments import config as config_module
-from tf_lottery.experiments import datasets, driver
 from tf_lottery.experiments.analyses import report
 from tf_lottery.training import recorded, runs
 
@@ -64,7 +64,8 @@ def test_help(capsys, words):
 def test_unknown_command(capsys):
     assert cli.main(["runn"]) == 1
     assert capsys.readouterr().err == (
-        "tf-lottery: Unknown command 'runn'. Did you mean 'run'? There are: run, help.\n"
+        "tf-lottery: Unknown command 'runn'. Did you mean 'run'? "
+        f"There are: run, {', '.join(commands.COMMANDS)}, help.\n"
     )
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tf_lottery.analysis.tables import table
+from tf_lottery.analysis.tables import difference_table, table
 from tf_lottery.training.history import Result
 
 NAN = math.nan
@@ -40,26 +40,51 @@ def test_golden_table_of_replicates():
     assert (
         table(results)
         == """\
-                          ticket
-level  density %  early stop  test acc %
-    0     100.00          15       91.50
-    1      80.00         115       91.50
-Means over 2 replicates."""
+                                ticket
+level  density %     early stop           test acc %
+    0     100.00     15 [10 20]  91.50 [91.00 92.00]
+    1      80.00  115 [110 120]  91.50 [91.00 92.00]
+Means over 2 replicates, [lowest highest]."""
     )
 
 
 def test_unequal_numbers_of_replicates_are_said():
     results = [row(0, 700, 0.9), row(0, 700, 0.9, replicate=2), row(1, 700, 0.9)]
-    assert table(results).splitlines()[-1] == "Means over 1 to 2 replicates."
+    assert table(results).splitlines()[-1] == "Means over 1 to 2 replicates, [lowest highest]."
 
 
 def test_one_replicate_of_two_not_reached_marks_the_mean():
     lines = table([row(0, 700, 0.9), row(0, 1000, 0.9, replicate=2)]).splitlines()
-    assert lines[2].split() == ["0", "100.00", ">850", "90.00"]
+    assert lines[2].split() == ["0", "100.00", ">850", "[700", "1000]", "90.00", "[90.00", "90.00]"]
     assert lines[3:] == [
-        "Means over 2 replicates.",
+        "Means over 2 replicates, [lowest highest].",
         "> not reached: validation loss was still falling when training ended.",
     ]
+
+
+def test_arms_that_a_line_has_no_room_for_stand_below():
+    arms = ["ticket", *(f"control_{n}" for n in range(5))]
+    rows = [row(n, 700, 0.9, arm=arm) for n in (1, 2) for arm in arms]
+    lines = table(rows).splitlines()
+    assert [line.split() for line in (lines[0], lines[5])] == [arms[:3], arms[3:]]
+    assert lines[1] == lines[6] and lines[4] == "" and lines[2:4] == lines[7:]
+    assert max(map(len, lines)) <= 110
+
+
+def test_one_arm_that_is_too_wide_stands_alone():
+    lines = table([row(1, 700, 0.9), row(1, 700, 0.9, arm="control_" * 20)]).splitlines()
+    assert len(lines) == 7 and lines[0].split() == ["ticket"]
+
+
+def test_differences_of_a_loss_and_of_steps_that_are_not_known():
+    losses = {("ticket", 1): 0.1, ("ticket", 2): 0.2, ("reinit", 1): 0.3, ("reinit", 2): 0.4}
+    rows = [row(1, 1000, arm=arm, loss=loss, replicate=r) for (arm, r), loss in losses.items()]
+    assert difference_table(rows).splitlines() == [
+        "ticket minus reinit, mean and 95 % interval of 2 pairs",
+        "level  density %  early stop      min val loss",
+        "    1      80.00           -  -0.2 [-0.2 -0.2]",
+    ]
+    assert difference_table(rows, "shuffle") == difference_table(rows[:1]) == ""
 
 
 def test_levels_ascend_where_only_a_control_has_one():

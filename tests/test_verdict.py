@@ -61,7 +61,7 @@ def test_none_winning_names_the_best_and_why():
 def test_accurate_but_later_is_matching_and_does_not_win():
     verdict = judge([DENSE, row(1, 800, 0.970)])
     assert (verdict.winning, verdict.matching) == (None, 1)
-    assert verdict.sentence.endswith("(dense: 96.70 %, step 700); it is matching, but later.")
+    assert verdict.sentence.endswith("step 700); it is matching within 0.2 points, but later.")
 
 
 @pytest.mark.parametrize("drop, matching", [(0.0, 1), (0.002, 1), (0.0021, None), (-0.01, 1)])
@@ -80,14 +80,14 @@ def test_tolerance_changes_matching_and_not_winning():
     assert judge(results).matching is None
     verdict = judge(results, tolerance=0.01)
     assert (verdict.winning, verdict.matching) == (None, 1)
-    assert verdict.sentence.endswith("it is matching, but less accurate.")
+    assert verdict.sentence.endswith("it is matching within 1 points, but less accurate.")
 
 
 def test_sparsest_matching_is_named_where_it_is_not_the_best():
     results = [DENSE, row(1, 800, 0.970, validation=0.97), row(2, 900, 0.967, validation=0.96)]
     verdict = judge(results)
     assert (verdict.winning, verdict.matching, verdict.best) == (None, 2, 1)
-    assert verdict.sentence.endswith("it is matching, but later; the sparsest matching one is level 2.")
+    assert verdict.sentence.endswith("points, but later; the sparsest matching one is level 2.")
 
 
 def test_ticket_whose_early_stop_was_not_reached_does_not_win():
@@ -134,8 +134,9 @@ def test_means_over_replicates_decide():
     verdict = judge(results)
     assert verdict.winning == 1
     assert verdict.sentence == (
-        "A winning ticket: level 1 keeps 80 % of the weights and reaches 96.25 % test accuracy, early stop "
-        "at step 600 (dense: 96.00 %, step 700; means over 2 replicates)."
+        "A winning ticket: level 1 keeps 80 % of the weights and reaches 96.25 [96.00 96.50] % test "
+        "accuracy, early stop at step 600 [500 700] (dense: 96.00 [95.00 97.00] %, step 700 [600 800]; "
+        "means over 2 replicates, [lowest highest])."
     )
 
 
@@ -222,3 +223,31 @@ def test_groups_put_tickets_first_and_order_everything_else():
     ]
     assert found["ticket"][1].values("early_stop_step") == [4, 2]
     assert found["ticket"][1].mean("early_stop_step") == 3
+
+
+def test_differences_to_the_reinit_are_paired_and_have_an_interval():
+    results = [
+        *(row(0, 700, 0.96, replicate=r) for r in (1, 2, 3)),
+        *(row(1, 500 + 100 * r, 0.96 + r / 100, replicate=r) for r in (1, 2, 3)),
+        *(row(1, 800, 0.95, arm="reinit", replicate=r) for r in (1, 2, 3)),
+    ]
+    # Differences 2, 3, 4 points and -200, -100, 0 steps; t(0.975, 2) = 4.3027, times 1 / sqrt(3).
+    assert (
+        "; ticket minus reinit +3.00 points (95 % interval +0.52 to +5.48), -100 steps (-348 to +148)."
+        in judge(results).sentence
+    )
+    late = [*results, row(1, 1000, 0.95, arm="reinit", replicate=4), row(1, 600, 0.99, replicate=4)]
+    assert "steps (" not in judge(late).sentence  # the early stop of one is not known
+
+
+def test_a_replicate_that_has_not_come_so_far_takes_no_part():
+    # Replicate 2 has only its dense network yet, which is far worse than that of replicate 1.
+    results = [row(0, 700, 0.97), row(1, 500, 0.96), row(0, 700, 0.90, replicate=2)]
+    verdict = judge(results)
+    assert verdict.winning is None and "(dense: 97.00 %, step 700)" in verdict.sentence
+    assert judge([*results, row(1, 500, 0.98, replicate=2)]).winning == 1
+
+
+def test_replicates_of_which_none_has_both():
+    with pytest.raises(ValueError, match="Received: none with both"):
+        judge([row(0, 700, 0.97), row(1, 500, 0.96, replicate=2)])

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tf_lottery.training.history import SEARCH, TICKET, Result
 
@@ -38,6 +38,15 @@ class Measure:
         """
         return f"{value:.4g}" if self.is_loss else f"{100 * value:.2f}"
 
+    def difference(self, value: float) -> str:
+        """Returns a difference for people, with its sign: of accuracies in points.
+
+        Example:
+            >>> MEASURES[0].difference(0.0128)
+            '+1.28'
+        """
+        return f"{value:+.4g}" if self.is_loss else f"{100 * value:+.2f}"
+
 
 MEASURES = (
     Measure("test_accuracy_at_early_stop", "test accuracy", "test acc %"),
@@ -66,6 +75,21 @@ class Group:
 
     def mean(self, field: str) -> float:
         return statistics.fmean(self.values(field))
+
+    def range(self, field: str) -> tuple[float, float]:
+        """Returns the lowest and the highest of the replicates."""
+        return min(self.values(field)), max(self.values(field))
+
+    def paired_with(self, other: "Group") -> tuple["Group", "Group"]:
+        """Returns of both groups the replicates that the other has too, in the same order."""
+        shared = {r.replicate for r in self.results} & {r.replicate for r in other.results}
+        return self._only(shared), other._only(shared)
+
+    def _only(self, replicates: Collection[int]) -> "Group":
+        return Group(tuple(r for r in self.results if r.replicate in replicates))
+
+    def __len__(self) -> int:
+        return len(self.results)
 
     @property
     def early_stop_reached(self) -> bool:

@@ -1,14 +1,16 @@
 """Tables for the terminal: the results of a search, and the layers of a mask."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from tf_lottery.analysis import differences
 from tf_lottery.analysis.aggregate import Group, Measure, first_measured, groups
 from tf_lottery.tickets.masks import Arrays
 from tf_lottery.training.history import Result
 
 GAP = "  "
+_WIDTH = 110  # letters in a line
 
 
 def table(results: Sequence[Result]) -> str:
@@ -16,8 +18,9 @@ def table(results: Sequence[Result]) -> str:
 
     An arm's columns are its early-stop step, and its test accuracy there in percent;
     without test data, the final validation accuracy in percent; without accuracies, the
-    lowest validation loss. Replicates are averaged. No line ends in spaces or the text
-    in a newline.
+    lowest validation loss. Of several replicates these are means, with the lowest and the
+    highest behind. Arms that a line of 110 letters has no room for stand in a table below.
+    No line ends in spaces or the text in a newline.
 
     Args:
         results: one for each trained network, in any order.
@@ -39,16 +42,75 @@ def table(results: Sequence[Result]) -> str:
     by_arm, measure = groups(results), first_measured(results)
     every = [group for arm in by_arm.values() for group in arm.values()]
     densities = {group.results[0].level: group.mean("density") for group in every}
-    rows = [["level", "density %", *["early stop", measure.column] * len(by_arm)]]
-    for level, density in sorted(densities.items()):
-        measured = [cell for arm in by_arm.values() for cell in cells(arm.get(level), measure)]
-        rows.append([str(level), f"{100 * density:.2f}", *measured])
+    levels = sorted(densities)
+    left = _in_columns([["level", "density %"], *([str(n), f"{100 * densities[n]:.2f}"] for n in levels)])
+    columns = [[" " * len(left[0]), *left]]
+    for arm, at_levels in by_arm.items():
+        rows = [["early stop", measure.column], *(cells(at_levels.get(n), measure, True) for n in levels)]
+        lines = _in_columns(rows)
+        # The name of an arm stands over the middle of its two columns.
+        columns.append([arm.center(len(lines[0])), *lines])
+    bands = ["\n".join(GAP.join(row).rstrip() for row in zip(*band, strict=True)) for band in _bands(columns)]
+    return "\n".join(["\n\n".join(bands), *notes(every, ranges=True)])
+
+
+def difference_table(results: Sequence[Result], arm: str = "reinit") -> str:
+    """Returns a table of tickets minus their controls; empty where no two replicates have both.
+
+    Args:
+        results: one for each trained network.
+        arm: the control.
+
+    Example:
+        >>> def row(replicate, arm, step, accuracy):
+        ...     return Result(replicate, 1, arm, 0.8, step, accuracy, 0.1, accuracy, accuracy, 1000)
+        >>> rows = [row(1, "ticket", 400, 0.97), row(1, "reinit", 700, 0.95)]
+        >>> print(difference_table([*rows, row(2, "ticket", 500, 0.96), row(2, "reinit", 800, 0.93)]))
+        ticket minus reinit, mean and 95 % interval of 2 pairs
+        level  density %     early stop             test acc %
+            1      80.00  -300 [-300 -300]  +2.50 [-3.85 +8.85]
+    """
+    compared, measure = differences.compare(results, arm), first_measured(results)
+    if not compared:
+        return ""
+    rows = [["level", "density %", "early stop", measure.column]]
+    for level, comparison in compared.items():
+        steps = comparison.early_stop
+        shown = _interval(steps, lambda value: f"{value:+.0f}") if steps else "-"
+        rows.append(
+            [
+                str(level),
+                f"{100 * comparison.density:.2f}",
+                shown,
+                _interval(comparison.quality, measure.difference),
+            ]
+        )
+    pairs = sorted({comparison.pairs for comparison in compared.values()})
+    number = " to ".join(map(str, dict.fromkeys([pairs[0], pairs[-1]])))
+    head = f"ticket minus {arm}, mean and 95 % interval of {number} pairs"
+    return "\n".join([head, *_in_columns(rows)])
+
+
+def _interval(difference: differences.Difference, text: Callable[[float], str]) -> str:
+    return f"{text(difference.mean)} [{text(difference.low)} {text(difference.high)}]"
+
+
+def _in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns a line for each row, all of one width: cells to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    # The name of an arm stands over the middle of its two columns.
-    pairs = [left + len(GAP) + right for left, right in zip(widths[::2], widths[1::2], strict=True)]
-    head = GAP.join(map(str.center, ["", *by_arm], pairs))
-    body = [GAP.join(map(str.rjust, row, widths)) for row in rows]
-    return "\n".join([head.rstrip(), *body, *notes(every)])
+    return [GAP.join(map(str.rjust, row, widths)) for row in rows]
+
+
+def _bands(columns: Sequence[list[str]]) -> Iterator[list[list[str]]]:
+    """Yields the first column and as many others as a line has room for, then it and the next."""
+    first, *others = columns
+    band = [first]
+    for column in others:
+        if len(band) > 1 and sum(len(c[0]) + len(GAP) for c in [*band, column]) > _WIDTH + len(GAP):
+            yield band
+            band = [first]
+        band.append(column)
+    yield band
 
 
 def layer_table(mask: Arrays) -> str:
@@ -81,20 +143,30 @@ def _share(kept: int, of: int) -> tuple[str, str, str]:
     return f"{kept:,}", f"{of:,}", f"{100 * kept / of:.2f}" if of else "-"
 
 
-def cells(group: Group | None, measure: Measure) -> tuple[str, str]:
-    """Returns early-stop step and accuracy for people; dashes where there is no such group."""
+def cells(group: Group | None, measure: Measure, ranges: bool = False) -> tuple[str, str]:
+    """Returns early-stop step and accuracy for people; dashes where there is no such group.
+
+    With `ranges`, the lowest and the highest of several replicates stand behind the mean.
+    """
     if group is None:
         return "-", "-"
     mark = "" if group.early_stop_reached else ">"
-    return f"{mark}{group.mean('early_stop_step'):.0f}", measure.text(group.mean(measure.field))
+    cells = (f"{mark}{group.mean('early_stop_step'):.0f}", measure.text(group.mean(measure.field)))
+    if not ranges or len(group) == 1:
+        return cells
+    steps, values = group.range("early_stop_step"), group.range(measure.field)
+    return (
+        f"{cells[0]} [{steps[0]} {steps[1]}]",
+        f"{cells[1]} [{measure.text(values[0])} {measure.text(values[1])}]",
+    )
 
 
-def notes(all_groups: list[Group]) -> list[str]:
+def notes(all_groups: list[Group], ranges: bool = False) -> list[str]:
     """Returns the lines below a table: how many replicates there are, and what its marks mean."""
-    lines, counts = [], sorted({len(group.results) for group in all_groups})
+    lines, counts = [], sorted({len(group) for group in all_groups})
     if counts[-1] > 1:
         number = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-        lines.append(f"Means over {number} replicates.")
+        lines.append(f"Means over {number} replicates{', [lowest highest]' if ranges else ''}.")
     if not all(group.early_stop_reached for group in all_groups):
         lines.append("> not reached: validation loss was still falling when training ended.")
     return lines

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from tf_lottery.analysis import differences, tables
 from tf_lottery.analysis.aggregate import MEASURES, Group, Measure, first_measured, groups
 from tf_lottery.training.history import TICKET, Result
 
@@ -86,7 +87,9 @@ def judge(results: Sequence[Result], *, tolerance: float = 0.002) -> Verdict:
 
     Accuracy is test accuracy at the early-stop step; without test data, the final
     validation accuracy; without accuracies, the lowest validation loss, with no tolerance.
-    Means over replicates are compared, so all replicates should have the same levels.
+    Means over replicates are compared; at each level those of the replicates that have come to it,
+    for the dense network too. The sentence gives the lowest and the highest beside each mean, and
+    the paired differences ticket minus reinit with their 95 % interval (`differences.compare`).
     Where validation loss was still falling when training ended, the early stop is not
     known: such a ticket does not win, and none wins against such a dense network;
     matching compares what was reached.
@@ -124,13 +127,19 @@ def judge(results: Sequence[Result], *, tolerance: float = 0.002) -> Verdict:
     if not tickets:
         reached = _reached(dense, measure, measure.name)
         return Verdict(None, 0, f"Nothing was pruned yet: the dense network reaches {reached}.")
-    compared = {level: _Comparison(ticket, dense, measure, tolerance) for level, ticket in tickets.items()}
+    pairs = {level: ticket.paired_with(dense) for level, ticket in tickets.items()}
+    compared = {
+        level: _Comparison(*pair, measure, tolerance) for level, pair in pairs.items() if len(pair[0])
+    }
+    if not compared:
+        raise ValueError("Expected replicates with a dense network and a ticket. Received: none with both.")
     winning = _sparsest({level: c for level, c in compared.items() if c.winning})
     matching = _sparsest({level: c for level, c in compared.items() if c.matching})
     best = _best(compared, first_measured(results, MEASURES[1:]))
     verdict = Verdict(winning, best, "", matching)
     reinit = by_arm.get("reinit", {}).get(verdict.level)
-    return dataclasses.replace(verdict, sentence=_sentence(verdict, compared, reinit))
+    difference = differences.compare(results).get(verdict.level)
+    return dataclasses.replace(verdict, sentence=_sentence(verdict, compared, reinit, difference))
 
 
 def _sparsest(compared: dict[int, _Comparison]) -> int | None:
@@ -145,7 +154,12 @@ def _best(compared: dict[int, _Comparison], measure: Measure) -> int:
     return max(compared, key=quality)
 
 
-def _sentence(verdict: Verdict, compared: dict[int, _Comparison], reinit: Group | None) -> str:
+def _sentence(
+    verdict: Verdict,
+    compared: dict[int, _Comparison],
+    reinit: Group | None,
+    difference: differences.Comparison | None,
+) -> str:
     level, shown = verdict.level, compared[verdict.level]
     if verdict.winning is not None:
         start = f"A winning ticket: level {level}"
@@ -157,14 +171,16 @@ def _sentence(verdict: Verdict, compared: dict[int, _Comparison], reinit: Group 
             f"its training ended: the best is level {level}, which"
         )
     dense = _reached(shown.dense, shown.measure)
-    replicates = len(shown.ticket.results)
-    means = f"; means over {replicates} replicates" if replicates > 1 else ""
+    replicates = len(shown.ticket)
+    means = f"; means over {replicates} replicates, [lowest highest]" if replicates > 1 else ""
     clauses = [
         f"{start} keeps {100 * shown.density:.3g} % of the weights and reaches "
         f"{_reached(shown.ticket, shown.measure, shown.measure.name)} (dense: {dense}{means})"
     ]
     if reinit:
         clauses.append(f"re-initialized at random it reaches {_reached(reinit, shown.measure)}")
+    if difference:
+        clauses.append(f"ticket minus reinit {_difference(difference, shown.measure)}")
     if shown.dense.early_stop_reached:
         clauses += _reservations(verdict, compared)
     collapsed = [str(level) for level, c in compared.items() if any(c.ticket.values("empty_layers"))]
@@ -175,9 +191,20 @@ def _sentence(verdict: Verdict, compared: dict[int, _Comparison], reinit: Group 
 
 def _reached(group: Group, measure: Measure, name: str = "") -> str:
     """Returns `97.20 % test accuracy, early stop at step 450`, or without a name `97.20 %, step 450`."""
-    value = measure.text(group.mean(measure.field)) + ("" if measure.is_loss else " %")
-    step = f"step {group.mean('early_stop_step'):.0f}" + ("" if group.early_stop_reached else " or later")
-    return f"{value} {name}, early stop at {step}" if name else f"{value}, {step}"
+    step, value = tables.cells(group, measure, ranges=True)
+    step = f"step {step.removeprefix('>')}" + ("" if group.early_stop_reached else " or later")
+    unit = "" if measure.is_loss else " %"
+    return f"{value}{unit} {name}, early stop at {step}" if name else f"{value}{unit}, {step}"
+
+
+def _difference(difference: differences.Comparison, measure: Measure) -> str:
+    """Returns `+1.28 points (95 % interval +0.90 to +1.66), -420 steps (-600 to -240)`."""
+    shown, unit = difference.quality, "" if measure.is_loss else " points"
+    mean, low, high = map(measure.difference, (shown.mean, shown.low, shown.high))
+    steps = difference.early_stop
+    return f"{mean}{unit} (95 % interval {low} to {high})" + (
+        f", {steps.mean:+.0f} steps ({steps.low:+.0f} to {steps.high:+.0f})" if steps else ""
+    )
 
 
 def _reservations(verdict: Verdict, compared: dict[int, _Comparison]) -> list[str]:
@@ -187,7 +214,8 @@ def _reservations(verdict: Verdict, compared: dict[int, _Comparison]) -> list[st
         worse = "of higher loss" if shown.measure.is_loss else "less accurate"
         faults = {"no sparser": not shown.sparser, worse: not shown.drop <= _ROUNDING, "later": shown.later}
         reasons = " and ".join(fault for fault, found in faults.items() if found)
-        clauses.append(f"it is {'matching, but ' if shown.matching else ''}{reasons}")
+        within = "" if shown.measure.is_loss else f" within {100 * shown.tolerance:.3g} points"
+        clauses.append(f"it is {f'matching{within}, but ' if shown.matching else ''}{reasons}")
     if verdict.winning is None and verdict.matching not in (None, verdict.best):
         clauses.append(f"the sparsest matching one is level {verdict.matching}")
     # A denser ticket that might have won as well would change nothing.

@@ -14,6 +14,7 @@ from typing import Any
 
 from absl import flags
 
+from tf_lottery import names
 from tf_lottery.training import recorded
 
 _ANALYSES = "tf_lottery.experiments.analyses."
@@ -61,13 +62,16 @@ def parse(name: str, words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     for word in words:
         flag = word.lstrip("-").partition("=")[0]
         if word.startswith("-") and flag not in options:
-            raise UsageError(f"There is no flag {word!r}. See: tf-lottery {name} --help")
+            known = (
+                names.unknown(flag, options, "flag") if options else f"'tf-lottery {name}' takes no flags."
+            )
+            raise UsageError(f"{known} See: tf-lottery {name} --help")
     values = flags.FlagValues()
     for flag, option in options.items():
         _define(flag, option, values)
     try:
         workdirs = values(["tf-lottery", *words])[1:]
-        given = {flag: _value(options[flag].default, values[flag].value) for flag in options}
+        given = {flag: _value(flag, options[flag].default, values[flag].value) for flag in options}
     except (flags.Error, ValueError) as error:
         raise UsageError(str(error)) from error
     if not workdirs:
@@ -139,8 +143,16 @@ def _define(name: str, option: Option, values: flags.FlagValues) -> None:
         )
 
 
-def _value(default: Any, value: Any) -> Any:
-    """Returns a list of words as a tuple of numbers, where the default is one or empty."""
+def _value(flag: str, default: Any, value: Any) -> Any:
+    """Returns a list of words as a tuple: of numbers, unless the default has words."""
     if not isinstance(default, tuple):
         return value
-    return tuple(value) if default and isinstance(default[0], str) else tuple(map(int, value))
+    if default and isinstance(default[0], str):
+        return tuple(value)
+    try:
+        return tuple(map(int, value))
+    except ValueError:
+        received = ",".join(value)
+        raise UsageError(
+            f"{flag} is a list of integers, such as --{flag}=1,2. Received: {received}."
+        ) from None

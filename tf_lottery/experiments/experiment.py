@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tf_lottery import files
@@ -177,16 +177,26 @@ def recorded_config(workdir: str | os.PathLike[str]) -> ExperimentConfig:
     path = pathlib.Path(workdir).expanduser() / CONFIG
     with explaining("Name the workdir of 'tf-lottery run'."):
         entries = files.read_json(path)
-        if "network" not in entries:
+        if not is_config(entries):
             raise ValueError(
                 f"{os.fspath(path)!r} was written by find_ticket, and the run directory holds neither its "
                 "model nor its data, which this analysis needs."
             )
-        values = {}
-        for field in dataclasses.fields(ExperimentConfig):
-            value = entries[field.name]
-            values[field.name] = _section(field.type, value) if isinstance(value, dict) else _entry(value)
-        return ExperimentConfig(**values)
+        return config_of(entries)
+
+
+def is_config(entries: Mapping[str, Any]) -> bool:
+    """Whether these are the entries of a config, or what find_ticket writes in its place."""
+    return "network" in entries
+
+
+def config_of(entries: Mapping[str, Any]) -> ExperimentConfig:
+    """Returns the config that has these entries, as `config.entries_of` gave and JSON kept them."""
+    values = {}
+    for field in dataclasses.fields(ExperimentConfig):
+        value = entries[field.name]
+        values[field.name] = _section(field.type, value) if isinstance(value, dict) else _entry(value)
+    return ExperimentConfig(**values)
 
 
 def _section(kind: type, entries: dict[str, Any]) -> Any:

@@ -1,31 +1,66 @@
 """What a run has come to: its table, its verdict and its main figure; several runs side by side."""
 
 import os
+import pathlib
 from collections.abc import Mapping
 
+from tf_lottery import files
 from tf_lottery.analysis import studies, tables, verdict
 from tf_lottery.analysis.figures import search
 from tf_lottery.analysis.figures import studies as study_figures
 from tf_lottery.analysis.findings import Findings
+from tf_lottery.experiments import config as config_module
+from tf_lottery.experiments import experiment
 from tf_lottery.training import recorded
+from tf_lottery.training.history import SEARCH, TICKET, Result
+
+_NOTHING = "No network is trained yet."
 
 
 def analyze(folder: str | os.PathLike[str]) -> Findings:
-    """Returns the table and verdict of a run, finished or not, and figure `search`."""
-    results = recorded.results(folder)
-    text = f"{tables.table(results)}\n\n{verdict.judge(results).sentence}"
-    return Findings(text, figures={"search": search.plot_search(results)})
+    """Returns table and verdict of a run, how much of it is done if not all, and figure `search`.
+
+    With replicates, the table of paired differences ticket minus reinit too.
+    """
+    results = _compared(folder)
+    if not results:
+        return Findings(_NOTHING)
+    judged = verdict.judge(results).sentence
+    parts = [_progress(folder, results), tables.table(results), tables.difference_table(results), judged]
+    return Findings("\n\n".join(filter(None, parts)), figures={"search": search.plot_search(results)})
 
 
 def compare(runs: Mapping[str, str | os.PathLike[str]]) -> Findings:
     """Returns a table with a row for each run, and figures `side_by_side` and `together`.
 
     Args:
-        runs: name -> run directory.
+        runs: name -> run directory. One without a trained dense network is left out, and named.
     """
-    study = {name: recorded.results(folder) for name, folder in runs.items()}
+    study = {name: _compared(folder) for name, folder in runs.items()}
+    begun = {name: rows for name, rows in study.items() if any(_is_dense(row) for row in rows)}
+    left_out = [f"Left out, as no dense network is trained yet: {', '.join(study.keys() - begun.keys())}."]
+    if not begun:
+        return Findings(_NOTHING)
     figures = {
-        "side_by_side": study_figures.plot_side_by_side(study),
-        "together": study_figures.plot_together(study),
+        "side_by_side": study_figures.plot_side_by_side(begun),
+        "together": study_figures.plot_together(begun),
     }
-    return Findings(studies.table(study), figures=figures)
+    text = "\n".join([studies.table(begun), *left_out[: len(study) > len(begun)]])
+    return Findings(text, figures=figures)
+
+
+def _compared(folder: str | os.PathLike[str]) -> list[Result]:
+    return [result for result in recorded.results(folder) if result.arm != SEARCH]
+
+
+def _is_dense(result: Result) -> bool:
+    return result.arm == TICKET and result.level == 0
+
+
+def _progress(folder: str | os.PathLike[str], results: list[Result]) -> str:
+    """Returns how many networks are trained, where that is known and not all are."""
+    entries = files.read_json(pathlib.Path(folder) / recorded.CONFIG)
+    if not experiment.is_config(entries):  # of find_ticket
+        return ""
+    networks = sum(config_module.count_networks(experiment.config_of(entries)))
+    return f"{len(results)} of {networks} networks are trained." if len(results) < networks else ""
