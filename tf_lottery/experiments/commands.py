@@ -42,6 +42,7 @@ class Command:
 
 COMMANDS = {
     "report": Command("table and verdict of a run, finished or not; several runs side by side"),
+    "overlap": Command("is it the same ticket each time? overlap of masks, and what there is by chance"),
 }
 
 

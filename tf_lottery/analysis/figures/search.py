@@ -208,20 +208,26 @@ def percent_kept(group: Group) -> float:
 
 
 def label_axes(axes: Axes, points: Iterable[Group], quantity: Quantity, ticks: int = 9) -> None:
-    """Names both axes; the lower one is logarithmic, from dense to sparse, with the densities that fit."""
-    percents = sorted(map(percent_kept, points))
+    """Names both axes; the lower one is that of densities."""
+    percent_axis(axes, list(map(percent_kept, points)), ticks)
+    axes.set(ylabel=quantity.label)
+    if quantity == EARLY_STOP:
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def percent_axis(axes: Axes, percents: Sequence[float], ticks: int = 9) -> None:
+    """Makes the lower axis logarithmic, from dense to sparse, with the densities that fit."""
     axes.set_xscale("log")
-    percents = [percent for percent in percents if percent > 0] or [100.0]  # zero has no logarithm
-    span = math.log(percents[-1] / percents[0])
-    shown = [percents[-1]]
-    for percent in reversed(percents):
+    # Zero has no logarithm.
+    percents = sorted((percent for percent in percents if percent > 0), reverse=True) or [100.0]
+    span = math.log(percents[0] / percents[-1])
+    shown = percents[:1]
+    for percent in percents:
         if math.log(shown[-1] / percent) > span / ticks:
             shown.append(percent)
     axes.set_xticks(shown, [f"{percent:.3g}" for percent in shown])
     axes.xaxis.set_minor_locator(NullLocator())
     margin = math.exp(span / 25) if span else 2
-    axes.set_xlim(percents[-1] * margin, percents[0] / margin)
-    axes.set(xlabel="weights kept (%)", ylabel=quantity.label)
-    if quantity == EARLY_STOP:
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_xlim(percents[0] * margin, percents[-1] / margin)
+    axes.set(xlabel="weights kept (%)")
     plain(axes)
