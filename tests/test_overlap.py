@@ -1,6 +1,7 @@
 """Overlap of masks: Jaccard index, what it is by chance, hidden units matched; replicates of one init."""
 
 import csv
+import dataclasses
 import itertools
 import math
 import pathlib
@@ -18,7 +19,9 @@ from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments import driver
 from tf_lottery.experiments.analyses import overlap as analysis
 from tf_lottery.keras_api.flavour import FLAVOURS
+from tf_lottery.tickets import masks
 from tf_lottery.training import recorded
+from tf_lottery.training.history import Result
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "same_ticket.py"
 DENSE = {"fc1/kernel": (12, 16), "fc2/kernel": (16, 8), "output/kernel": (8, 3)}
@@ -75,12 +78,12 @@ def test_layers_of_which_both_keep_nothing_are_the_same():
 
 def enumerated(kept_a, kept_b, sizes):
     """Mean and deviation over all pairs of masks with so many weights in each layer."""
-    masks = [
+    choices = [
         [set(itertools.combinations(range(n), k)) for k, n in zip(kept, sizes, strict=True)]
         for kept in (kept_a, kept_b)
     ]
     values = []
-    for a, b in itertools.product(*(itertools.product(*layers) for layers in masks)):
+    for a, b in itertools.product(*(itertools.product(*layers) for layers in choices)):
         both = sum(len(set(x) & set(y)) for x, y in zip(a, b, strict=True))
         values.append(both / (sum(kept_a) + sum(kept_b) - both))
     return np.mean(values), np.std(values)
@@ -455,6 +458,76 @@ def test_three_runs_make_a_square(study):
         f"one, replicate {r}, level {n}, ticket" for r in (1, 2) for n in (0, 1, 2)
     }
     assert all(row["matched"] == "" for row in rows)  # units are what they are in the other run
+
+
+RESNET = {"conv1/kernel": (3, 3, 1, 4), "shortcut/kernel": (1, 1, 4, 8), "conv2/kernel": (3, 3, 4, 8)}
+
+
+@pytest.fixture
+def recorded_run(tmp_path, random_mask):
+    """Writes the tickets of a network, dense and at 30 %, as a run leaves them."""
+
+    def write(name, shapes, replicates=2):
+        for replicate, level in itertools.product(range(1, replicates + 1), (0, 1)):
+            mask = random_mask(shapes, 0.3 if level else 1.1, seed=replicate)
+            folder = tmp_path / name / f"replicate_{replicate}/level_{level:02d}/ticket"
+            files.write_tensors(folder / "mask.safetensors", mask, list(mask))
+            files.write_tensors(folder / "start.safetensors", random_mask(shapes), None)
+            row = Result(
+                replicate,
+                level,
+                "ticket",
+                masks.density(mask),
+                1,
+                0.9,
+                0.1,
+                0.9,
+                0.9,
+                2,
+                0.1,
+                final_training_accuracy=0.9,
+            )
+            files.write_json(folder / "result.json", dataclasses.asdict(row))
+        files.write_json(tmp_path / name / "config.json", {})
+        return tmp_path / name
+
+    return write
+
+
+def test_a_network_that_is_no_chain_has_no_matched_column(recorded_run):
+    findings = analysis.analyze(recorded_run("resnet", RESNET))
+    assert "Hidden units are not matched: that takes kernels that each" in findings.text
+    assert "matched %" not in findings.text and "with units matched" not in findings.text
+    assert {row["matched"] for row in findings.rows} == {""}
+    assert "Replicates have initial weights" in findings.text
+
+
+def test_runs_of_other_networks_are_not_compared(recorded_run, tmp_path):
+    runs = {"dense": recorded_run("dense", DENSE), "resnet": recorded_run("resnet", RESNET), "none": tmp_path}
+    for names in (["dense", "resnet"], list(runs)):
+        findings = analysis.compare({name: runs[name] for name in names})
+        assert list(overlaps_by_group(findings)) == ["dense", "resnet"]
+        assert "Not compared, as their networks differ or are none yet: dense and resnet." in findings.text
+        assert [axes.get_title() for axes in findings.figures["overlap"].axes] == [ALL]
+    assert "none yet: dense and none." in findings.text
+
+
+def test_two_runs_that_start_alike_are_not_matched(recorded_run):
+    runs = {"a": recorded_run("a", DENSE, replicates=1), "b": recorded_run("b", DENSE, replicates=2)}
+    files.write_tensors(
+        runs["b"] / "replicate_1/level_01/ticket/mask.safetensors",
+        *files.read_tensors(runs["b"] / "replicate_2/level_01/ticket/mask.safetensors"),
+    )
+    findings = analysis.compare(runs)
+    rows = overlaps_by_group(findings)
+    assert all(row["matched"] == "" for row in rows["a and b"]) and rows["a and b"][-1]["jaccard"] < 0.5
+    assert rows["b"][-1]["matched"] == 1
+    del runs["b"]
+    runs["c"] = recorded_run("c", DENSE, replicates=1)
+    text = analysis.compare(runs).text  # the same masks, and all there is: not left out
+    assert (
+        "the runs start from the same weights" in text and "a and c, " in text and "kept: the same, " in text
+    )
 
 
 def test_levels_are_paired_by_density():

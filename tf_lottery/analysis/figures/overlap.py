@@ -35,7 +35,8 @@ def plot_overlap(pairs: Sequence[Pair]) -> Figure:
         A figure 10 inches wide that pyplot does not know of.
     """
     layers = [ALL, *(one.layer for one in pairs[0].layers[:-1])]
-    layers = layers if 2 < len(layers) <= _MOST_PANELS else [ALL]
+    one_network = all([one.layer for one in pair.layers[:-1]] == layers[1:] for pair in pairs)
+    layers = layers if one_network and 2 < len(layers) <= _MOST_PANELS else [ALL]
     columns = {1: 1, 2: 2, 3: 3, 4: 2}.get(len(layers), 3)
     rows = math.ceil(len(layers) / columns)
     with new_figure(1.8 + 3.1 * rows) as figure:
@@ -134,10 +135,9 @@ def _curve(
 
 
 def _look(index: int) -> dict[str, Any]:
-    return {
-        "color": COLORS[index % len(COLORS)],
-        "marker": MARKERS[index // len(COLORS) + index % len(MARKERS)],
-    }
+    # From the seventh on, a color comes again with another marker.
+    marker = MARKERS[(index + index // len(COLORS)) % len(MARKERS)]
+    return {"color": COLORS[index % len(COLORS)], "marker": marker}
 
 
 def _label(panels: np.ndarray, pairs: Sequence[Pair]) -> None:

@@ -30,6 +30,9 @@ _MATCHED = """\
 Matched: with the hidden units of one mask in the order that makes the overlap largest, as far as found; in
 parentheses, what the same matching finds in independent random masks."""
 _NO_CHAIN = "Hidden units are not matched: that takes kernels that each take the units of the one before."
+_UNMATCHED = """\
+Hidden units are not matched: the runs start from the same weights, or their kernels do not each take the
+units of the one before."""
 _SAME_INIT = "Replicates start from the same initial weights and differ in their data order only."
 _OTHER_INIT = "Replicates have initial weights and a data order of their own."
 _NESTED = """\
@@ -60,7 +63,7 @@ def analyze(folder: Path) -> Findings:
         notes.insert(0, _SAME_INIT if entries.get("same_init") else _OTHER_INIT)
     if alike := {n.result.arm for n in networks} - {n.result.arm for n in compared}:
         notes.append(f"Left out, as their masks are the ticket's: {', '.join(sorted(alike))}.")
-    return _findings(list(_pairs_within(compared)), notes, by_layer=True)
+    return _findings(list(_pairs_within(compared)), notes, alone=True)
 
 
 def compare(runs: Mapping[str, Path]) -> Findings:
@@ -90,33 +93,25 @@ def compare(runs: Mapping[str, Path]) -> Findings:
             by_replicate = {r: pairs for r, pairs in by_replicate.items() if r not in same}
         between[a, b] = [pair for pairs in by_replicate.values() for pair in pairs]
     every = [*within, *itertools.chain(*between.values())]
-    if len(tickets) <= 2 or not every:
+    if len(tickets) <= 2 or not any(between.values()):
         return _findings(every, notes)
-    text, figure = _matrix(list(tickets), between)
-    if not within:
-        return Findings(
-            "\n\n".join([text, "\n".join([_LEGEND, *notes])]), _rows(every), figure, _scalars(every)
-        )
-    findings = _findings(within, notes)
-    return Findings(
-        f"{findings.text}\n\n{text}", _rows(every), {**findings.figures, **figure}, _scalars(every)
-    )
+    text, figures = _matrix(list(tickets), between)
+    rest = _findings(within, notes) if within else Findings("\n".join([_LEGEND, *notes]))
+    return Findings(f"{text}\n\n{rest.text}", _rows(every), {**figures, **rest.figures}, _scalars(every))
 
 
-def _findings(pairs: Sequence[Pair], notes: Sequence[str], by_layer: bool = False) -> Findings:
-    """Returns tables over levels, what they mean, and the figure of overlap against density."""
+def _findings(pairs: Sequence[Pair], notes: Sequence[str], alone: bool = False) -> Findings:
+    """Returns tables over levels, what they mean, and the figure; of one run, a table of layers too."""
     if not pairs:
         return Findings("\n".join([_NOTHING, *notes]))
     matched = any(not math.isnan(pair.together.matched) for pair in pairs)
-    groups = overlaps.grouped(pairs)
-    meant = (
-        overlaps.sentence([pair for pairs in levels.values() for pair in pairs]) for levels in groups.values()
-    )
-    parts = [overlaps.table(pairs), "\n".join([_LEGEND, _MATCHED if matched else _NO_CHAIN, *notes])]
-    if by_layer and 2 < len(pairs[0].layers) <= _MOST_LAYERS + 1:
-        parts.append(f"Overlap of each layer, %\n{overlaps.layer_table(pairs)}")
-    text = "\n\n".join([*parts, "\n".join(meant)])
-    return Findings(text, _rows(pairs), {"overlap": plot_overlap(pairs)}, _scalars(pairs))
+    by_group = [[p for of in levels.values() for p in of] for levels in overlaps.grouped(pairs).values()]
+    legend = [_LEGEND, _MATCHED if matched else _NO_CHAIN if alone else _UNMATCHED, *notes]
+    parts = [overlaps.table(pairs), "\n".join(legend)]
+    if alone and 2 < len(pairs[0].layers) <= _MOST_LAYERS + 1:
+        parts.append(f"Overlap of each layer, %\n{overlaps.layer_table(by_group[0])}")
+    parts.append("\n".join(map(overlaps.sentence, by_group)))
+    return Findings("\n\n".join(parts), _rows(pairs), {"overlap": plot_overlap(pairs)}, _scalars(pairs))
 
 
 def _matrix(
