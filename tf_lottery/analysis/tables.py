@@ -67,8 +67,8 @@ def side_by_side(left: Rows, blocks: Mapping[str, Rows]) -> str:
         lines = _in_columns(rows)
         width = max(len(name), len(lines[0]))
         columns.append([name.center(width), *(line.rjust(width) for line in lines)])
-    bands = ["\n".join(GAP.join(row).rstrip() for row in zip(*band, strict=True)) for band in _bands(columns)]
-    return "\n\n".join(bands)
+    parts = ["\n".join(GAP.join(row).rstrip() for row in zip(*band, strict=True)) for band in bands(columns)]
+    return "\n\n".join(parts)
 
 
 def difference_table(results: Sequence[Result], arm: str = "reinit") -> str:
@@ -118,7 +118,7 @@ def _in_columns(rows: Rows) -> list[str]:
     return [GAP.join(map(str.rjust, row, widths)) for row in rows]
 
 
-def _bands(columns: Sequence[list[str]]) -> Iterator[list[list[str]]]:
+def bands(columns: Sequence[list[str]]) -> Iterator[list[list[str]]]:
     """Yields the first column and as many others as a line has room for, then it and the next."""
     first, *others = columns
     band = [first]

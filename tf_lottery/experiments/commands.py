@@ -43,6 +43,13 @@ class Command:
 COMMANDS = {
     "report": Command("table and verdict of a run, finished or not; several runs side by side"),
     "overlap": Command("is it the same ticket each time? overlap of masks, and what there is by chance"),
+    "structure": Command(
+        "tickets beside random masks: dead units, paths, degrees, spectral gap, signs, ranks, gradients",
+        {
+            "levels": Option((), "levels to print; without it, the one that the verdict is on"),
+            "examples": Option(1000, "training examples that the gradient norm is of"),
+        },
+    ),
 }
 
 
