@@ -50,6 +50,7 @@ COMMANDS = {
             )
         },
     ),
+    "overlap": Command("is it the same ticket each time? overlap of masks, and what there is by chance"),
     "structure": Command(
         "tickets beside random masks: dead units, paths, degrees, spectral gap, signs, ranks, gradients",
         {
