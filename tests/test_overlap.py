@@ -189,7 +189,7 @@ def test_units_that_change_places_are_the_same_network(keras):
     before = np.asarray(model(x))
     names = ("conv/kernel", "fc/kernel", "output/kernel")
     weights = dict(zip(names, model.get_weights(), strict=True))
-    assert permutation.is_chain(weights)
+    assert permutation.has_order(weights)
     other = permuted(weights)
     model.set_weights(list(other.values()))
     np.testing.assert_allclose(np.asarray(model(x)), before, atol=1e-5)
@@ -251,7 +251,7 @@ def test_the_baseline_of_matching_is_drawn_from_masks_with_those_counts():
 )
 def test_kernels_that_are_no_chain_are_not_matched(random_mask, shapes):
     mask = random_mask(shapes, 0.7)
-    assert not permutation.is_chain(mask)
+    assert not permutation.has_order(mask)
     found = overlap(mask, random_mask(shapes, 0.7, seed=1))[-1]
     assert math.isnan(found.matched) and math.isnan(found.matched_expected) and found.expected > 0
     with pytest.raises(ValueError, match=rf"{list(shapes)[0]} \({shapes[list(shapes)[0]][0]}, "):

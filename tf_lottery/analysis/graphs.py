@@ -75,11 +75,26 @@ def matrix(path: str, kernel: np.ndarray) -> np.ndarray:
 
 
 def is_chain(mask: Arrays) -> bool:
-    """Whether the inputs of each kernel can be the units of the one before, by their numbers."""
-    kernels = list(mask.items())
-    units = [math.prod(np.shape(kernel)[-_unit_axes(path) :]) for path, kernel in kernels]
-    inputs = [np.shape(kernel)[-2] if np.ndim(kernel) > 1 else 0 for _, kernel in kernels]
-    return all(inputs) and all(n and m % n == 0 for n, m in zip(units, inputs[1:], strict=False))
+    """Whether the inputs of each kernel can be the units of the one before.
+
+    It goes by names and shapes: these numbers are equal, or, where a convolution is flattened before a
+    dense layer, one divides the other. Of skip connections between kernels of one width it cannot know.
+
+    Example:
+        >>> is_chain({"conv": np.ones((3, 3, 1, 4)), "fc": np.ones((36, 8)), "output": np.ones((8, 2))})
+        True
+        >>> is_chain({"fc": np.ones((5, 8)), "output": np.ones((16, 2))})
+        False
+    """
+    # Recurrent kernels feed a layer's units back into it.
+    if any(path.endswith("recurrent_kernel") or np.ndim(kernel) < 2 for path, kernel in mask.items()):
+        return False
+    shapes = [np.shape(kernel) for kernel in mask.values()]
+    units = [math.prod(shape[-_unit_axes(path) :]) for path, shape in zip(mask, shapes)]
+    return all(
+        after[-2] == n or len(before) > 2 == len(after) and n and after[-2] % n == 0
+        for n, before, after in zip(units, shapes, shapes[1:])
+    )
 
 
 def find_units(mask: Arrays) -> dict[str, Units]:

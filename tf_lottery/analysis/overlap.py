@@ -94,7 +94,7 @@ def overlap(a: Arrays, b: Arrays, *, matched: bool = True, draws: int = 3) -> li
     sizes = tuple(math.prod(shape) for _, shape in shapes)
     parts = [(path, slice(i, i + 1)) for i, (path, _) in enumerate(shapes)] + [(ALL, slice(None))]
     after = by_match = itertools.repeat(math.nan)
-    if matched and permutation.is_chain(a):
+    if matched and permutation.has_order(a):
         after = jaccards(a, permutation.match(b, a))
         by_match = matched_by_chance(kept_a, kept_b, shapes, draws)
     found = []

@@ -5,34 +5,20 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from tf_lottery.analysis import graphs
 from tf_lottery.tickets.masks import Arrays, Mask
 
 Kernels = list[np.ndarray]  # of the shape (places, units before, units)
 
 _GAIN = 1e-3  # a sweep that adds a smaller share of what is in common is the last one
-_OTHER_AXES = ("depthwise_kernel", "recurrent_kernel")  # whose units are not those of their last axis alone
 
 
-def is_chain(mask: Arrays) -> bool:
-    """Whether each kernel takes the units of the one before, so that hidden units can be reordered.
+def has_order(mask: Arrays) -> bool:
+    """Whether hidden units can be put in another order: kernels in a chain, none of them depthwise.
 
-    It goes by names and shapes: the last axis of a kernel is the axis -2 of the next, or, where
-    a convolution is flattened before a dense layer, divides it. Of skip connections between
-    kernels of one width it cannot know.
-
-    Example:
-        >>> is_chain({"conv": np.ones((3, 3, 1, 4)), "fc": np.ones((36, 8)), "output": np.ones((8, 2))})
-        True
-        >>> is_chain({"fc": np.ones((5, 8)), "output": np.ones((16, 2))})
-        False
+    The units of a depthwise kernel belong to its inputs, and go where these go.
     """
-    if any(path.endswith(_OTHER_AXES) or np.ndim(array) < 2 for path, array in mask.items()):
-        return False
-    shapes = [np.shape(array) for array in mask.values()]
-    return all(
-        after[-2] == before[-1] or len(before) > 2 == len(after) and after[-2] % before[-1] == 0
-        for before, after in zip(shapes, shapes[1:])
-    )
+    return graphs.is_chain(mask) and not any(path.endswith("depthwise_kernel") for path in mask)
 
 
 def match(mask: Arrays, like: Arrays) -> Mask:
@@ -58,7 +44,7 @@ def match(mask: Arrays, like: Arrays) -> Mask:
         >>> all(np.array_equal(array, like[path]) for path, array in match(mask, like).items())
         True
     """
-    if not is_chain(mask):
+    if not has_order(mask):
         shapes = ", ".join(f"{path} {np.shape(array)}" for path, array in mask.items())
         raise ValueError(
             f"Hidden units are matched where each kernel takes those of the last. Received: {shapes}."
