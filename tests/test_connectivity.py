@@ -134,10 +134,11 @@ def test_the_table_and_what_it_says():
     assert cells[0] == ["0", "100.00", "10.00", "1.50", "[2.00]", "1.50", "0.0150", "50", "yes", "-"]
     assert cells[1][3:] == ["0.00", "0.00", "0.0000", "50", "yes", "yes"]
     assert cells[2][-2:] == ["no", "no"]
-    assert (
-        "Trained from step 0, the ticket arm is stable at levels 0-1 (100 % to 50 % of the weights), "
-        "not stable at level 2 (25 % of the weights), matching at level 1 (50 % of the weights)."
-    ) in text
+    assert text.splitlines()[-2:] == [
+        "From step 0, arm ticket: stable at levels 0-1 (100 to 50 % kept); not stable at level 2 "
+        "(25 % kept); matching at level 1 (50 % kept).",
+        "The dense network is stable from step 0 on.",
+    ]
     assert max(map(len, text[: text.index("\n\n")].splitlines())) <= 110
 
 
@@ -146,20 +147,21 @@ def test_from_which_step_on_the_dense_network_is_stable():
         pairs = [pair(0, 1.0, 0.1, 0.1 + rise, 0.1, step=step) for step, rise in enumerate(rises)]
         return instability.table(pairs).splitlines()[-1]
 
-    assert said(0.5, 0, 0) == "The dense network is stable from step 1 of 0, 1, 2 on."
-    assert said(0, 0.5, 0) == "The dense network is stable from step 2 of 0, 1, 2 on."
-    assert said(0, 0.5) == "The dense network is not stable yet at step 1."
+    assert said(0.5, 0, 0) == "The dense network is stable from step 1 on, of steps 0, 1, 2."
+    assert said(0, 0.5, 0) == "The dense network is stable from step 2 on, of steps 0, 1, 2."
+    assert said(0, 0.5) == "The dense network is not stable yet at step 1, of steps 0, 1."
     assert said(0) == "The dense network is stable from step 0 on."
 
 
 def test_what_is_unstable_is_dashed():
     figure = plot_connectivity(PAIRS)
-    lines, bars = figure.axes[:2]
+    lines, _, last = figure.axes  # between them, the bar of colors
     assert [drawn.get_linestyle() for drawn in lines.get_lines()] == ["-", "-", "--"]
     assert lines.get_lines()[2].get_ydata() == pytest.approx([10, 14, 10])
-    assert bars.get_lines()[0].get_ydata() == pytest.approx([1.5, 0, 4])
-    for pairs in (PAIRS[:1], [*PAIRS, *(dataclasses.replace(p, rewind_step=5) for p in PAIRS)]):
-        assert len(plot_connectivity(pairs).axes) == len(instability.gathered(pairs)) + 2
+    assert last.get_lines()[0].get_ydata() == pytest.approx([1.5, 0, 4])
+    for steps in (2, 5):  # more than there is room for in a row
+        pairs = [dataclasses.replace(one, rewind_step=step) for one in PAIRS for step in range(steps)]
+        assert len(plot_connectivity(pairs).axes) == steps + 2
     with pytest.raises(ValueError, match="at least one pair"):
         plot_connectivity([])
 
@@ -287,7 +289,7 @@ def rows_of(run):
 def test_a_run_from_the_command_line(looked_at):
     run, out = looked_at
     assert f"14 networks to train, to be kept in {run / 'connectivity'}." in out  # 2 x (2 x 3 + 1)
-    assert "Trained from step 10, the ticket arm is" in out
+    assert "From step 10, arm ticket: stable at level" in out
     rows = rows_of(run)
     assert len(rows) == 2 * 2 * 3 * 5
     assert {row["rewind_step"] for row in rows} == {"10"}
@@ -363,7 +365,7 @@ def test_controls_have_their_own_weights(run):
     assert {(row["arm"], row["level"], row["rewind_step"]) for row in found.rows} == {
         ("reinit", 1, step) for step in (0, 20)
     }
-    assert "the reinit arm is" in found.text and "dense network" not in found.text
+    assert "arm reinit: " in found.text and "dense network" not in found.text
     theirs = tensors(run / "replicate_1" / "level_01" / "reinit", "start")
     ours = tensors(copy_of(run, 1, 1, 1, "reinit", 0), "start")
     assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)

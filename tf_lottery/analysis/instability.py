@@ -201,41 +201,34 @@ def _sentences(found: Found) -> list[str]:
     """Returns down to where the networks are stable, and from which step on the dense one is."""
     sentences = []
     for (arm, step), levels in found.items():
-        stable = {level: same for level, same in levels.items() if same.stable}
-        unstable = {level: same for level, same in levels.items() if not same.stable}
-        parts = [f"stable at {_levels(stable)}"] if stable else []
-        parts += [f"not stable at {_levels(unstable)}"] if unstable else []
-        matching = matching_levels(found, arm, step)
-        if matching:
-            parts.append(f"matching at {_levels({level: levels[level] for level in matching})}")
-        elif matching is not None and any(levels):
-            parts.append("matching at no level")
-        sentences.append(f"Trained from step {step}, the {arm} arm is {', '.join(parts)}.")
+        states = {
+            "stable": [level for level, same in levels.items() if same.stable],
+            "not stable": [level for level, same in levels.items() if not same.stable],
+            "matching": matching_levels(found, arm, step) or [],
+        }
+        parts = [f"{state} at {_levels(at, levels)}" for state, at in states.items() if at]
+        sentences.append(f"From step {step}, arm {arm}: {'; '.join(parts)}.")
     dense = {step: levels[0] for (arm, step), levels in found.items() if arm == TICKET and 0 in levels}
     if dense:
-        last = list(itertools.takewhile(lambda step: dense[step].stable, reversed(dense)))
-        looked = f" of {', '.join(map(str, dense))}" if len(dense) > 1 else ""
-        sentences.append(
-            f"The dense network is stable from step {last[-1]}{looked} on."
-            if last
-            else f"The dense network is not stable yet at step {max(dense)}."
-        )
+        stable = list(itertools.takewhile(lambda step: dense[step].stable, reversed(dense)))
+        end = f"stable from step {stable[-1]} on" if stable else f"not stable yet at step {max(dense)}"
+        looked = f", of steps {', '.join(map(str, dense))}" if len(dense) > 1 else ""
+        sentences.append(f"The dense network is {end}{looked}.")
     return sentences
 
 
-def _levels(chosen: Mapping[int, Pairs]) -> str:
-    """Returns `levels 0-4, 10 (100 % to 10.8 % of the weights)`."""
-    runs = [[level for _, level in run] for _, run in itertools.groupby(enumerate(chosen), _lag)]
-    levels = ", ".join("-".join(dict.fromkeys([str(run[0]), str(run[-1])])) for run in runs)
-    kept = [f"{100 * same.density:.3g} %" for same in chosen.values()]
-    span = " to ".join(dict.fromkeys([kept[0], kept[-1]]))
-    return f"level{'s' * (len(chosen) > 1)} {levels} ({span} of the weights)"
-
-
-def _lag(place: tuple[int, int]) -> int:
-    """Returns what is the same for all levels that follow on one another."""
-    index, level = place
-    return level - index
+def _levels(chosen: Sequence[int], levels: Mapping[int, Pairs]) -> str:
+    """Returns `levels 0-4, 10 (100 to 10.8 % kept)`."""
+    runs: list[list[int]] = []
+    for level in chosen:
+        if runs and runs[-1][-1] == level - 1:
+            runs[-1].append(level)
+        else:
+            runs.append([level])
+    named = ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    kept = [f"{100 * levels[level].density:.3g}" for level in (chosen[0], chosen[-1])]
+    many = len(chosen) > 1
+    return f"level{'s' * many} {named} ({' to '.join(kept[: 1 + many])} % kept)"
 
 
 def _yes(is_so: bool) -> str:

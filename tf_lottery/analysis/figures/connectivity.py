@@ -21,6 +21,7 @@ from tf_lottery.analysis.instability import Found, Pair, Pairs
 from tf_lottery.training.history import TICKET
 
 _INSTABILITY = Quantity("", 100, "Instability", "instability (points of test error)")
+_COLUMNS = 3
 _BAND = "#EEEEEE"
 # Without the pale end, which is hard to see on white.
 _MAP = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0.88, 0, 256)))
@@ -31,7 +32,7 @@ def plot_connectivity(pairs: Sequence[Pair]) -> Figure:
 
     There is a panel of lines for each arm and step that copies were trained from, with a line for
     each level, dashed where it is not stable, and a band up to 2 points above the ends of the
-    densest. The last panel has a line for each arm and step; bars span the pairs.
+    densest. The last panel, below or beside them, has a line for each arm and step; bars span the pairs.
 
     Args:
         pairs: of any arms, steps, levels and replicates.
@@ -43,25 +44,28 @@ def plot_connectivity(pairs: Sequence[Pair]) -> Figure:
         ValueError: there are no pairs.
     """
     found = instability.gathered(pairs)
-    panels = len(found) + 1
-    columns = 2 if panels in (2, 4) else 3
-    bands = -(-panels // columns)
-    with new_figure(1 + 3.6 * bands) as figure:
-        figure.suptitle(f"Linear mode connectivity{_replicates(pairs)}", fontsize=14)
-        grid = figure.subplots(bands, columns, squeeze=False).ravel()
-        for axes in grid[panels:]:
-            axes.remove()
-        *lines, last = grid[:panels]
+    columns = min(len(found), _COLUMNS)
+    bands = -(-len(found) // columns)
+    beside = len(found) == 1
+    with new_figure(4.8 if beside else 4.6 + 3 * bands) as figure:
+        figure.suptitle(f"Linear mode connectivity{_number(found)}", fontsize=14)
+        parts = figure.subfigures(1, 2) if beside else figure.subfigures(2, 1, height_ratios=[3 * bands, 3.4])
+        grid = parts[0].subplots(bands, columns, sharey=True, squeeze=False).ravel()
         colors = ScalarMappable(_norm(found), _MAP)
-        for axes, (arm, step) in zip(lines, found, strict=True):
-            if axes is not lines[0]:
-                axes.sharey(lines[0])
+        for axes, (arm, step) in zip(grid, found, strict=False):
             _draw_lines(axes, found[arm, step], colors)
             axes.set_title(f"{'Tickets' if arm == TICKET else arm} from step {step}")
-        _draw_instability(last, found)
-        bar = figure.colorbar(colors, ax=lines, label="weights kept (%)", aspect=30, pad=0.02)
+        for axes in grid[::columns]:
+            axes.set_ylabel("test error (%)")
+        for axes in grid[len(found) :]:
+            axes.remove()
+        bar = parts[0].colorbar(
+            colors, ax=list(grid[: len(found)]), label="weights kept (%)", aspect=30, pad=0.02
+        )
         _label_densities(bar.ax, found)
-        _add_legend(figure, found)
+        axes = parts[1].subplots()
+        _draw_instability(axes, found)
+        _add_legend(figure, axes, found)
     return figure
 
 
@@ -72,7 +76,7 @@ def _draw_lines(axes: Axes, levels: dict[int, Pairs], colors: ScalarMappable) ->
         curve = 100 * same.curve("test_error")
         color = colors.to_rgba(100 * same.density)
         axes.plot(np.linspace(0, 1, len(curve)), curve, color=color, linestyle=_style(same), linewidth=1.6)
-    axes.set(xlabel="α, from copy 2 to copy 1", ylabel="test error (%)", xlim=(0, 1))
+    axes.set(xlabel="α, from copy 2 to copy 1", xlim=(0, 1))
     plain(axes)
 
 
@@ -95,9 +99,9 @@ def _draw_instability(axes: Axes, found: Found) -> None:
     axes.set_ylim(bottom=0)
 
 
-def _add_legend(figure: Figure, found: Found) -> None:
+def _add_legend(figure: Figure, axes: Axes, found: Found) -> None:
     styles = {_style(same) for levels in found.values() for same in levels.values()}
-    handles, labels = figure.axes[len(found)].get_legend_handles_labels()
+    handles, labels = axes.get_legend_handles_labels()
     handles.append(Patch(color=_BAND))
     labels.append("2 points above the densest's ends")
     if len(styles) > 1:
@@ -124,6 +128,7 @@ def _style(same: Pairs) -> str:
     return "-" if same.stable else "--"
 
 
-def _replicates(pairs: Sequence[Pair]) -> str:
-    counts = len({pair.replicate for pair in pairs}), len({pair.orders for pair in pairs})
-    return f": mean of {counts[0]} x {counts[1]} pairs" if max(counts) > 1 else ""
+def _number(found: Found) -> str:
+    """Returns over how many pairs the means are, where there are several."""
+    most = max(len(same.pairs) for levels in found.values() for same in levels.values())
+    return f": means over {most} pairs" if most > 1 else ""
