@@ -50,8 +50,8 @@ def table(results: Sequence[Result]) -> str:
         lines = _in_columns(rows)
         # The name of an arm stands over the middle of its two columns.
         columns.append([arm.center(len(lines[0])), *lines])
-    bands = ["\n".join(GAP.join(row).rstrip() for row in zip(*band, strict=True)) for band in _bands(columns)]
-    return "\n".join(["\n\n".join(bands), *notes(every, ranges=True)])
+    parts = ["\n".join(GAP.join(row).rstrip() for row in zip(*band, strict=True)) for band in bands(columns)]
+    return "\n".join(["\n\n".join(parts), *notes(every, ranges=True)])
 
 
 def difference_table(results: Sequence[Result], arm: str = "reinit") -> str:
@@ -101,7 +101,7 @@ def _in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     return [GAP.join(map(str.rjust, row, widths)) for row in rows]
 
 
-def _bands(columns: Sequence[list[str]]) -> Iterator[list[list[str]]]:
+def bands(columns: Sequence[list[str]]) -> Iterator[list[list[str]]]:
     """Yields the first column and as many others as a line has room for, then it and the next."""
     first, *others = columns
     band = [first]

@@ -52,6 +52,13 @@ COMMANDS = {
             "points": Option(30, "on each line, the two ends among them"),
         },
     ),
+    "structure": Command(
+        "tickets beside random masks: dead units, paths, degrees, spectral gap, signs, ranks, gradients",
+        {
+            "levels": Option((), "levels to print; without it, the one that the verdict is on"),
+            "examples": Option(1000, "training examples that the gradient norm is of"),
+        },
+    ),
 }
 
 
