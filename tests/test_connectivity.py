@@ -431,7 +431,7 @@ def test_a_run_without_networks(made, tmp_path):
     assert analysis.analyze(tmp_path).text == "No network is trained yet."
 
 
-def test_what_find_ticket_wrote_is_refused(tmp_path, make_model, data):
+def test_what_find_ticket_wrote_is_refused(tmp_path, make_model, data, no_xla):
     tf_lottery.find_ticket(make_model(), *data, levels=0, steps=1, workdir=tmp_path, verbose=0)
     with pytest.raises(RunDirectoryError, match="was written by find_ticket"):
         analysis.analyze(tmp_path)
