@@ -42,6 +42,15 @@ class Command:
 
 COMMANDS = {
     "report": Command("table and verdict of a run, finished or not; several runs side by side"),
+    "plot": Command(
+        "all figures of a run, finished or not; several runs side by side",
+        {
+            "figures": Option(
+                ("search", "curves", "weights", "movement", "connections", "layers"), "which ones"
+            )
+        },
+    ),
+    "overlap": Command("is it the same ticket each time? overlap of masks, and what there is by chance"),
     "connectivity": Command(
         "error on the straight line between two trainings from one start (1912.05671)",
         {
