@@ -312,3 +312,15 @@ def test_events_replace_those_before_them_and_show_at_once(tmp_path):
     second.text("t", "one line\n\na  b\n1  2\n")
     assert Board(tmp_path).everything() == {"a": {"t": [(0, b"one line\n\n```\na  b\n1  2\n```")]}}
     second.close()
+
+
+def test_a_histogram_leaves_out_what_is_not_finite_and_bears_an_empty_layer(tmp_path):
+    events = Events(tmp_path)
+    events.histogram("x", np.array([0, 1, 15, 30, np.nan, np.inf]))
+    events.histogram("nothing", np.zeros(0, np.float32))
+    events.close()
+    [run] = Board(tmp_path).runs()
+    [(_, bins)] = Board(tmp_path).points(run, "x")
+    assert {tuple(row) for row in bins if row[2]} == {(0, 1, 1), (1, 2, 1), (15, 16, 1), (29, 30, 1)}
+    [(_, empty)] = Board(tmp_path).points(run, "nothing")
+    assert empty.shape == (30, 3) and not empty[:, 2].any()
