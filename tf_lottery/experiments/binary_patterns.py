@@ -52,9 +52,9 @@ def lopsidedness(x: np.ndarray) -> np.ndarray:
 def probabilities() -> np.ndarray:
     """Returns the probability of class 1 for each of `patterns()`, `(4096,)`.
 
-    It is `sigmoid(gain * (lopsidedness - threshold))`. The threshold lies halfway between those two values that
-    come closest to halving the patterns (2,060 lie below it), and the gain is such that a pattern tells 0.99 bits
-    about its class.
+    It is `sigmoid(gain * (lopsidedness - threshold))`. The threshold lies halfway between the two values
+    that come closest to halving the patterns (2,060 lie below it), and the gain is such that a pattern tells
+    0.99 bits about its class.
     """
     values, index = np.unique(lopsidedness(patterns()), return_inverse=True)
     below = np.cumsum(np.bincount(index))
@@ -73,9 +73,10 @@ def information(p: np.ndarray) -> float:
 def load() -> tuple[Pair, Pair]:
     """Returns training and test examples: patterns `(n, 12, 1, 1)` of zeros and ones, and labels.
 
-    Each label is drawn once from its pattern's probabilities; like the test fifth, by a seed of the data set's own.
+    Each label is drawn once from its pattern's probabilities, with a seed of the data set's own; and so are
+    the 819 test examples.
     """
-    x, y = patterns()[..., np.newaxis, np.newaxis], None
+    x = patterns()[..., np.newaxis, np.newaxis]
     y = (seeds.generator("binary_patterns", "labels").random(len(x)) < probabilities()).astype(np.int64)
     is_test = np.zeros(len(x), bool)
     is_test[seeds.generator("binary_patterns", "test").choice(len(x), _TEST_SIZE, replace=False)] = True

@@ -212,7 +212,13 @@ def _open_builder(name: str, data_dir: str | None) -> Any:
         return tfds.builder(name, data_dir=data_dir and os.path.expanduser(data_dir), try_gcs=False)
     except tfds.core.DatasetNotFoundError as error:
         listed = ["digits", "binary_patterns", "idx:DIR", *tfds.list_builders(with_community_datasets=False)]
-        near = ["digits", "idx:DIR", "mnist", "binary_patterns", *difflib.get_close_matches(name, listed, n=3)]
+        near = [
+            "digits",
+            "idx:DIR",
+            "mnist",
+            "binary_patterns",
+            *difflib.get_close_matches(name, listed, n=3),
+        ]
         near.append("and the other image classification data sets of tensorflow_datasets")
         raise ValueError(names.unknown(name, dict.fromkeys(near), "data set")) from error
     except Exception as error:  # Each builder runs code of its own, and there are hundreds.
