@@ -48,7 +48,7 @@ COMMANDS = {
             "levels": Option((), "which to look at; by default the dense network and the verdict's level"),
             "arms": Option(("ticket", "reinit", "random_ticket"), "those of them that the run has"),
             "examples": Option(4096, "how many examples X has at most; fewer for convolutions"),
-            "points": Option(40, "about how many steps of the training are looked at"),
+            "points": Option(60, "about how many steps of the training are looked at"),
         },
     ),
 }

@@ -37,7 +37,8 @@ def plot_plane(rows: Rows) -> Figure:
         A figure 10 inches wide that pyplot does not know of.
     """
     last = max(curve.steps[-1] for curve in _curves_of(rows))
-    norm = SymLogNorm(linthresh=1, vmin=0, vmax=last, base=10)
+    first = max(1, last / 1000)  # Before it little happens, and few colors do.
+    norm = SymLogNorm(linthresh=first, linscale=0.5, vmin=0, vmax=last, base=10)
     with new_figure(1.4 + 2.6 * len(rows)) as figure:
         figure.suptitle("Information plane: what layers tell about inputs X and labels Y", fontsize=14)
         panels = _panels(figure, rows, _XT, _TY)
@@ -52,7 +53,8 @@ def plot_plane(rows: Rows) -> Figure:
         bar = figure.colorbar(
             ScalarMappable(norm, _BY_STEP), ax=list(panels.values()), aspect=40, label="training step"
         )
-        bar.set_ticks([0, *(10**power for power in range(int(np.log10(last)) + 1))])
+        powers = range(int(np.ceil(np.log10(first))), int(np.log10(last)) + 1)
+        bar.set_ticks([0, *(10**power for power in powers)])
         bar.ax.minorticks_off()
         _add_legend(figure, rows, [{"color": BLACK, "marker": each, "linestyle": ""} for each in MARKERS])
     return figure

@@ -35,7 +35,7 @@ def analyze(
     levels: Sequence[int] = (),
     arms: Sequence[str] = ARMS,
     examples: int = 4096,
-    points: int = 40,
+    points: int = 60,
 ) -> Findings:
     """Trains networks of a run again, bit for bit, and puts their layers on the information plane.
 
