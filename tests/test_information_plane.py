@@ -48,7 +48,7 @@ def by_hand():
 
 
 def check(layers):
-    outputs = layers(X, batch_size=2)
+    outputs = layers(X)
     assert list(outputs) == ["hidden", "rectified", "output"] == list(layers.names)
     hidden, rectified, logits = by_hand()
     np.testing.assert_allclose(outputs["hidden"], hidden, rtol=1e-5)

@@ -55,19 +55,17 @@ class LayerOutputs:
             activations[-1] = "softmax"
         self.bounded = frozenset(n for n, kind in zip(self.names, activations) if kind in _BOUNDED)
 
-    def __call__(self, x: np.ndarray, batch_size: int = 1024) -> Arrays:
+    def __call__(self, x: np.ndarray) -> Arrays:
         """Returns name -> outputs `(n, units)` for inputs `(n, ...)`.
 
         Logits of the last layer come as the probabilities that softmax makes of them.
         """
-        batches = [self._model(x[i : i + batch_size], training=False) for i in range(0, len(x), batch_size)]
-        outputs = {}
-        for name in self.names:
-            t = np.concatenate([np.asarray(batch[name]) for batch in batches])
-            outputs[name] = t.reshape(len(x), -1)
+        outputs = {
+            name: np.asarray(t).reshape(len(x), -1) for name, t in self._model(x, training=False).items()
+        }
         if self._gives_logits:
             outputs[self.names[-1]] = special.softmax(outputs[self.names[-1]], axis=1)
-        return outputs
+        return {name: outputs[name] for name in self.names}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,6 +68,7 @@ def of_noisy(
     1706.02419): less the entropy of the noise, `-mean_i log2 mean_j exp(-|t_i - t_j|^2 / (2 variance))`
     from above, and the same with `8 variance` from below. That is a bound of I(X;T). I(T;Y) is the
     difference of two: that of all inputs, less the mean of those of the classes; an estimate, no bound.
+    Each layer has noise of its own, so a later one may seem to tell more than the one that feeds it.
 
     Args:
         t: outputs, `(n, units)`. Time and memory grow with n squared and with n.
@@ -85,9 +86,15 @@ def of_noisy(
     squares, scale = np.square(t).sum(axis=1), (8 if lower else 2) * variance
     closeness = []  # of each input to each class, summed over the class
     for rows in np.split(np.arange(len(t)), range(_ROWS, len(t), _ROWS)):
-        distances = np.maximum(squares[rows, None] + squares - 2 * t[rows] @ t.T, 0)
-        distances[np.arange(len(rows)), rows] = 0
-        closeness.append(np.exp(-distances / scale) @ members)
+        # Minus the squared distances, then the kernel; in place, for the matrix is large.
+        kernel = (2 * t[rows]) @ t.T
+        kernel -= squares[rows, None]
+        kernel -= squares
+        np.minimum(kernel, 0, out=kernel)
+        kernel[np.arange(len(rows)), rows] = 0
+        kernel /= scale
+        np.exp(kernel, out=kernel)
+        closeness.append(kernel @ members)
     closeness = np.concatenate(closeness)
     i_xt = -np.log2(closeness.sum(axis=1) / len(t)).mean()
     in_class = -np.log2(closeness[np.arange(len(t)), label] / counts[label]).mean()

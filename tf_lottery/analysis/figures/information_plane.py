@@ -95,7 +95,8 @@ def _panels(figure: Figure, rows: Rows, x: str, y: str) -> dict[tuple[str, str],
     for axes in grid[-1]:
         axes.set_xlabel(x)
     for axes, estimator in zip(grid[:, 0], rows, strict=True):
-        axes.set_ylabel(f"{estimator}\n{y}")
+        how = dict.fromkeys(curve.name for curve in _curves_of({estimator: rows[estimator]}))
+        axes.set_ylabel(f"{', '.join(how)}\n{y}")
     return dict(zip(itertools.product(rows, networks), grid.flat, strict=True))
 
 

@@ -92,7 +92,7 @@ class _Outputs(Mapping[int, Arrays]):
         self._model, self._layers, self._snapshots, self._x = model, layers, snapshots, x
 
     def __getitem__(self, step: int) -> Arrays:
-        self._model.restore(self._snapshots[step])
+        self._model.set_weights(self._snapshots[step])
         return self._layers(self._x)
 
     def __iter__(self) -> Iterator[int]:
