@@ -13,8 +13,8 @@ the patterns are there to train with, in batches of 512; an eighth of these is h
 16 networks, about three minutes on two CPU cores, and a minute for the plane. One seed: the dense network has
 99.2 % at step 1300. With 42 % of the weights, 111, the ticket has 98.7 % at step 5100, re-initialized it has
 98.5 % at step 18400, and a random ticket comes to 91.1 %. On the plane all but the random ticket end with
-I(T;Y) near 1 bit in every layer, by binning. The last hidden layer's I(X;T) ends below its highest by 8.4 bits
-in the dense network, by 4.0 in the ticket, by 2.0 re-initialized, and in the random ticket at its highest.
+I(T;Y) near 1 bit in every layer, by binning. The last hidden layer's I(X;T) ends below its highest by 8.4
+bits in the dense network, by 4.0 in the ticket, by 2.0 re-initialized; in the random ticket at its highest.
 Binning saturates in the first two layers of all four, and in the dense network's third.
 """
 

@@ -15,8 +15,9 @@ from tf_lottery.training.history import Result
 NAN = math.nan
 
 
-def row(level, step, test=NAN, *, arm="ticket", validation=NAN, loss=0.1, replicate=1):
-    return Result(replicate, level, arm, 0.8**level, step, test, loss, test, validation, 1000)
+def row(level, step, test=NAN, *, arm="ticket", validation=NAN, loss=0.1, replicate=1, end=NAN, training=NAN):
+    numbers = (0.8**level, step, test, loss, end, validation, 1000)
+    return Result(replicate, level, arm, *numbers, final_training_accuracy=training)
 
 
 RESULTS = [
@@ -73,6 +74,29 @@ def test_axes_run_from_dense_to_sparse_and_are_labelled():
         assert [label.get_text() for label in axes.get_xticklabels()] == ["100", "80", "64"]
 
 
+def test_accuracies_at_the_end_have_panels_of_their_own_where_there_are_any():
+    rows = [row(n, 700, 0.9, end=0.8 + n / 100, training=0.95 + n / 100) for n in (0, 1)]
+    figure = plot_search(rows)
+    titles = {axes.get_title(): lines(axes)["ticket"].get_ydata() for axes in figure.axes}
+    assert list(titles)[2:] == ["Test accuracy at the end", "Training accuracy at the end"]
+    np.testing.assert_allclose(titles["Test accuracy at the end"], [80, 81])
+    np.testing.assert_allclose(titles["Training accuracy at the end"], [95, 96])
+    assert [axes.get_subplotspec().get_geometry()[:2] for axes in figure.axes] == [(2, 2)] * 4
+    three = plot_search([row(n, 700, validation=0.9, training=0.5) for n in (0, 1)])
+    assert [axes.get_title() for axes in three.axes] == [
+        "Early stop",
+        "Validation accuracy at the end",
+        "Training accuracy at the end",
+    ]
+    assert three.axes[0].get_subplotspec().get_geometry()[:2] == (1, 3)
+
+
+def test_axes_of_accuracies_end_at_100_percent():
+    full = plot_search([row(n, 700, 1.0) for n in (0, 1)]).axes[1]
+    low, high = full.get_ylim()
+    assert low < 97 and 100 < high < 100.5
+
+
 def test_tick_labels_are_as_many_as_fit():
     figure = plot_search([row(level, 700, 0.9) for level in range(21)])
     figure.canvas.draw()
@@ -101,6 +125,18 @@ def test_bars_span_the_replicates():
         np.testing.assert_allclose(spans[0], [[100, low], [100, high]])
         assert np.ptp(spans[1][:, 1]) == 0  # one replicate only
         assert lines(axes)["ticket"].get_ydata()[0] == pytest.approx(mean)
+
+
+def test_bars_of_arms_stand_beside_each_other_within_the_axis():
+    arms = ("ticket", "reinit", "shuffle")
+    rows = [row(n, 500, 0.9, arm=arm, replicate=r) for arm in arms for n in (0, 1, 2) for r in (1, 2)]
+    for axes in plot_search(rows).axes:
+        places = np.array([lines(axes)[arm].get_xdata() for arm in arms])
+        np.testing.assert_allclose(places[0], [100, 80, 64])
+        np.testing.assert_allclose(places[1:] / places[:-1], np.exp(-0.12 * np.log(1 / 0.8)))
+        assert axes.get_xlim()[1] < places.min()
+        bars = [container.lines[2][0].get_segments()[1][0, 0] for container in axes.containers]
+        np.testing.assert_allclose(bars, places[:, 1])
 
 
 def test_rounding_of_means_makes_no_negative_bar():

@@ -402,7 +402,7 @@ def test_rows_that_are_no_results_are_not_shown(row):
         "a          2     2   2     100.00",
         "total            2   2     100.00",
     ]
-    assert len(odd.plot().axes) == 1
+    assert len(odd.plot().axes) == 2  # layers, weights
     mixed = searched([0.9, 0.95])
     mixed = dataclasses.replace(mixed, history=(row, *mixed.history))
     assert mixed.summary() == searched([0.9, 0.95]).summary()
@@ -412,7 +412,8 @@ def test_rows_that_are_no_results_are_not_shown(row):
 def test_the_figure_shows_the_layers_and_the_search(path, accuracies):
     before = dict(matplotlib.rcParams)
     figure = searched(accuracies).plot()
-    *search, layers = figure.axes
+    search, (layers, *rest) = figure.axes[: 2 * bool(accuracies)], figure.axes[2 * bool(accuracies) :]
+    assert [axes.get_title() for axes in rest] == ["fc1/kernel", "fc2/kernel", "conv/kernel"] * 2
     assert [axes.get_title() for axes in search[:1]] == ["Early stop"] * bool(accuracies)
     assert len(search) == (2 if accuracies else 0)
     assert [bar.get_width() for bar in layers.patches] == [2.5, 100, 0]

@@ -1,6 +1,6 @@
 """Tables for the terminal: the results of a search, and the layers of a mask."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -8,6 +8,8 @@ from tf_lottery.analysis import differences
 from tf_lottery.analysis.aggregate import Group, Measure, first_measured, groups
 from tf_lottery.tickets.masks import Arrays
 from tf_lottery.training.history import Result
+
+Rows = Sequence[Sequence[str]]
 
 GAP = "  "
 _WIDTH = 110  # letters in a line
@@ -43,15 +45,30 @@ def table(results: Sequence[Result]) -> str:
     every = [group for arm in by_arm.values() for group in arm.values()]
     densities = {group.results[0].level: group.mean("density") for group in every}
     levels = sorted(densities)
-    left = _in_columns([["level", "density %"], *([str(n), f"{100 * densities[n]:.2f}"] for n in levels)])
-    columns = [[" " * len(left[0]), *left]]
-    for arm, at_levels in by_arm.items():
-        rows = [["early stop", measure.column], *(cells(at_levels.get(n), measure, True) for n in levels)]
+    left = [["level", "density %"], *([str(n), f"{100 * densities[n]:.2f}"] for n in levels)]
+    blocks = {
+        arm: [["early stop", measure.column], *(cells(at_levels.get(n), measure, True) for n in levels)]
+        for arm, at_levels in by_arm.items()
+    }
+    return "\n".join([side_by_side(left, blocks), *notes(every, ranges=True)])
+
+
+def side_by_side(left: Rows, blocks: Mapping[str, Rows]) -> str:
+    """Returns a table of blocks beside each other, each with its name over the middle of its columns.
+
+    Blocks that a line of 110 letters has no room for stand below, with the columns of `left` again.
+
+    Args:
+        left: the first columns: rows of cells, the heads first.
+        blocks: name -> as many rows of cells.
+    """
+    columns = []
+    for name, rows in {"": left, **blocks}.items():
         lines = _in_columns(rows)
-        # The name of an arm stands over the middle of its two columns.
-        columns.append([arm.center(len(lines[0])), *lines])
-    bands = ["\n".join(GAP.join(row).rstrip() for row in zip(*band, strict=True)) for band in _bands(columns)]
-    return "\n".join(["\n\n".join(bands), *notes(every, ranges=True)])
+        width = max(len(name), len(lines[0]))
+        columns.append([name.center(width), *(line.rjust(width) for line in lines)])
+    parts = ["\n".join(GAP.join(row).rstrip() for row in zip(*band, strict=True)) for band in bands(columns)]
+    return "\n\n".join(parts)
 
 
 def difference_table(results: Sequence[Result], arm: str = "reinit") -> str:
@@ -95,13 +112,13 @@ def _interval(difference: differences.Difference, text: Callable[[float], str]) 
     return f"{text(difference.mean)} [{text(difference.low)} {text(difference.high)}]"
 
 
-def _in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def _in_columns(rows: Rows) -> list[str]:
     """Returns a line for each row, all of one width: cells to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [GAP.join(map(str.rjust, row, widths)) for row in rows]
 
 
-def _bands(columns: Sequence[list[str]]) -> Iterator[list[list[str]]]:
+def bands(columns: Sequence[list[str]]) -> Iterator[list[list[str]]]:
     """Yields the first column and as many others as a line has room for, then it and the next."""
     first, *others = columns
     band = [first]

@@ -42,6 +42,32 @@ class Command:
 
 COMMANDS = {
     "report": Command("table and verdict of a run, finished or not; several runs side by side"),
+    "plot": Command(
+        "all figures of a run, finished or not; several runs side by side",
+        {
+            "figures": Option(
+                ("search", "curves", "weights", "movement", "connections", "layers"), "which ones"
+            )
+        },
+    ),
+    "overlap": Command("is it the same ticket each time? overlap of masks, and what there is by chance"),
+    "connectivity": Command(
+        "error on the straight line between two trainings from one start (1912.05671)",
+        {
+            "levels": Option((), "levels to look at; empty for all"),
+            "rewind_steps": Option((), "steps from which copies are trained; empty for the run's own"),
+            "arms": Option(("ticket",), "ticket, of which level 0 is the dense network, and controls"),
+            "orders": Option(2, "copies of each network, each trained in a data order of its own"),
+            "points": Option(30, "on each line, the two ends among them"),
+        },
+    ),
+    "structure": Command(
+        "tickets beside random masks: dead units, paths, degrees, spectral gap, signs, ranks, gradients",
+        {
+            "levels": Option((), "levels to print; without it, the one that the verdict is on"),
+            "examples": Option(1000, "training examples that the gradient norm is of"),
+        },
+    ),
     "infoplane": Command(
         "what each layer tells about inputs and labels, through training, for tickets and controls",
         {

@@ -126,6 +126,7 @@ class ExperimentConfig(_Section):
     )
     control_levels: tuple[int, ...] = _entry((), "the levels with controls; empty for all but level 0")
     replicates: int = _entry(1, "how often all is repeated, with other seeds")
+    same_init: bool = _entry(False, "replicates start from the same weights, differ in their data order only")
     seed: int = _entry(0, "everything random depends on it")
     flavour: str = _entry("tf_keras", "tf_keras (Keras 2 in TF-MOT's pruning wrappers) or keras (Keras 3)")
 

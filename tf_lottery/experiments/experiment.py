@@ -146,7 +146,8 @@ class Experiment:
 
     def _networks(self, store: ReplicateStore, train: Train) -> Iterator[Trained]:
         plan, redraw, steps = self.plan(store.replicate), redraw_of(self.model), self.config.train
-        initial = store.initial(redraw(seeds.seed(*plan.key, "init")))
+        drawn_for = 1 if self.config.same_init else store.replicate
+        initial = store.initial(redraw(seeds.seed(self.config.seed, drawn_for, "init")))
         network = KerasNetwork(
             self.model, self.data.train, key=plan.key, steps=steps.steps, batch_size=steps.batch_size
         )

@@ -134,7 +134,10 @@ class Ticket:
         return "\n\n".join(filter(None, parts))
 
     def plot(self) -> "Figure":
-        """Draws the density of each layer, and above it the search where `history` tells of one.
+        """Draws all that the ticket knows.
+
+        The search, where `history` tells of one; the density of each layer; the distribution of the
+        weights that are kept, beside that of all; the numbers of them that go into a unit and out of one.
 
         Returns:
             A figure that pyplot does not know of: notebooks show it, `figure.savefig("ticket.png")`
@@ -145,9 +148,9 @@ class Ticket:
             >>> ticket.plot().axes[0].get_xlabel()
             'weights kept (%)'
         """
-        from tf_lottery.analysis.figures import search
+        from tf_lottery.analysis.figures.ticket import plot_ticket
 
-        return search.plot_ticket(self.mask, self._results(), self._headline())
+        return plot_ticket(self.mask, self.weights, self._results(), self._headline())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one safetensors file: masks, weights, and the rest as metadata.

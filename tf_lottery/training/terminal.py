@@ -25,17 +25,26 @@ class Terminal(Listener):
     """
 
     def __init__(self, steps: int, arms: Sequence[str] = ()):
-        self._bar = tqdm.tqdm(total=steps, unit="step", disable=None, leave=False, file=sys.stdout)
+        self._bar = tqdm.tqdm(
+            total=steps,
+            unit=" steps",
+            disable=None,
+            leave=False,
+            dynamic_ncols=True,
+            file=sys.stdout,
+            bar_format="{desc} |{bar:20}| {percentage:3.0f} %, {rate_fmt}, {remaining} left",
+        )
         self._width = max(len(arm) for arm in (*arms, "ticket"))
         self._step: int | None = None  # of the network that is trained now
         self.replicate: int | None = None
 
     def started(self, start: Start, history: History) -> None:
         self._step = start.step
-        self._bar.set_description(f"{self._name(start)} {masks.density(start.mask):7.2%}")
-        self._reached(history.steps[-1] if history.steps else start.step)
+        self.stepped(start, history.steps[-1] if history.steps else start.step, {})
 
     def stepped(self, start: Start, step: int, logs: Logs) -> None:
+        shown = f"{self._name(start)} {masks.density(start.mask):7.2%}  step {step:>6,}"
+        self._bar.set_description_str(shown, refresh=False)
         self._reached(step)
 
     def finished(self, trained: Trained) -> None:

@@ -1,11 +1,10 @@
-"""Figures: a search, early-stop step and accuracy against density; and the layers of a ticket."""
+"""Figure: a search, early-stop step and accuracies against density (fig. 4 of 1803.03635)."""
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
@@ -13,15 +12,12 @@ from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from tf_lottery.analysis.aggregate import Group, first_measured, groups
 from tf_lottery.analysis.figures.style import BLACK, COLORS, MARKERS, new_figure, plain
-from tf_lottery.tickets import masks
-from tf_lottery.tickets.masks import Arrays
 from tf_lottery.training.history import TICKET, Result
 
 _HOLLOW = "_hollow"  # which no legend shows
-_SEARCH_HEIGHT = 4.8  # inches
 _TITLES = {
     "test_accuracy_at_early_stop": "Test accuracy at early stop",
-    "final_validation_accuracy": "Validation accuracy at the end of training",
+    "final_validation_accuracy": "Validation accuracy at the end",
     "min_validation_loss": "Validation loss at early stop",
 }
 
@@ -44,6 +40,10 @@ class Quantity:
 
 
 EARLY_STOP = Quantity("early_stop_step", 1, "Early stop", "early-stop step")
+_AT_THE_END = (
+    Quantity("final_test_accuracy", 100, "Test accuracy at the end", "test accuracy (%)"),
+    Quantity("final_training_accuracy", 100, "Training accuracy at the end", "training accuracy (%)"),
+)
 
 
 def quality(results: Sequence[Result]) -> Quantity:
@@ -54,64 +54,76 @@ def quality(results: Sequence[Result]) -> Quantity:
 
 
 def plot_search(results: Sequence[Result]) -> Figure:
-    """Draws early-stop step, and test accuracy there, against density; dense is at the left.
+    """Draws early-stop step and accuracies against density; dense is at the left.
+
+    The panels: early-stop step; test accuracy there; test accuracy after the last step; training accuracy
+    in the last steps. Without test data the second is the final validation accuracy; without accuracies,
+    the lowest validation loss. What no network has is left out.
 
     Tickets are a solid line, controls dashed ones, the dense network a black diamond
     with a dotted line at its height. Lines join means over replicates, bars span the
     replicates from the lowest to the highest. An early stop that was not reached has a
-    hollow marker. Without test data the right panel shows the final validation
-    accuracy; without accuracies, the lowest validation loss.
+    hollow marker. With replicates, controls stand a little to the right of their density, so that bars
+    do not hide each other.
 
     Args:
         results: one for each trained network, in any order.
 
     Returns:
-        A figure of 10 by 4.8 inches that pyplot does not know of, so nobody has to close it.
+        A figure 10 inches wide that pyplot does not know of, so nobody has to close it.
 
     Raises:
         ValueError: there are no results.
     """
+    quantities = [EARLY_STOP, quality(results), *filter(_measured_in(results), _AT_THE_END)]
     replicates = len({result.replicate for result in results})
     suffix = f": mean and range of {replicates} replicates" if replicates > 1 else ""
-    with new_figure(_SEARCH_HEIGHT) as figure:
+    rows = len(quantities) // 2 if len(quantities) != 3 else 1
+    with new_figure(1.2 + 3.5 * rows) as figure:
         figure.suptitle(f"Lottery-ticket search{suffix}", fontsize=14)
-        _search(figure, results)
+        draw_search(figure, results, quantities, rows)
     return figure
 
 
-def plot_ticket(mask: Arrays, results: Sequence[Result], title: str) -> Figure:
-    """Draws a bar for each layer, as long as its density; above them the search, if any.
-
-    Args:
-        mask: path -> bool array, True where a weight is kept.
-        results: as `plot_search` takes them, or none.
-        title: what stands above all.
-
-    Returns:
-        A figure 10 inches wide that pyplot does not know of.
-    """
-    bars_height = 1.2 + min(0.24 * len(mask), 12)
-    heights = [_SEARCH_HEIGHT, bars_height] if results else [bars_height]
-    with new_figure(sum(heights) + 0.5) as figure:
-        figure.suptitle(title, fontsize=11)
-        parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-        if results:
-            _search(parts[0], results, 100 * masks.density(mask))
-        _layers(parts[-1].subplots(), mask)
-    return figure
-
-
-def _search(figure: FigureBase, results: Sequence[Result], percent: float | None = None) -> None:
-    """Draws the two panels and their legend; and a band at `percent`, where the ticket is."""
+def draw_search(
+    figure: FigureBase,
+    results: Sequence[Result],
+    quantities: Sequence[Quantity],
+    rows: int = 1,
+    percent: float | None = None,
+) -> None:
+    """Draws a panel for each quantity and their legend; and a band at `percent`, where a ticket is."""
     by_arm = groups(results)
-    panels = figure.subplots(1, 2)
-    for axes, quantity in zip(panels, (EARLY_STOP, quality(results)), strict=True):
-        draw_arms(axes, by_arm, quantity)
-        label_axes(axes, (group for levels in by_arm.values() for group in levels.values()), quantity)
+    points = [group for by_level in by_arm.values() for group in by_level.values()]
+    aside = _aside(by_arm)
+    panels = figure.subplots(rows, len(quantities) // rows, sharex=True, squeeze=False)
+    for axes, quantity in zip(panels.flat, quantities, strict=True):
+        draw_arms(axes, by_arm, quantity, aside=aside)
+        label_axes(axes, points, quantity, ticks=18 // len(panels[0]))
+        axes.set_xlim(right=axes.get_xlim()[1] * aside ** len(by_arm))
         axes.set_title(quantity.title)
+        low, high = axes.get_ylim()
+        if quantity.scale == 100 and high > 100:  # there are no accuracies above
+            axes.set_ylim(low, 100 + 0.04 * (100 - low))
         if percent:
             axes.axvline(percent, color=COLORS[4], linewidth=8, alpha=0.3, zorder=0, label="this ticket")
-    add_legend(figure, panels, ncols=7)
+    for axes in panels[:-1].flat:
+        axes.set_xlabel("")
+    add_legend(figure, panels.flat, ncols=7)
+
+
+def _aside(by_arm: dict[str, dict[int, Group]]) -> float:
+    """Returns what brings the bars of arms beside each other: 1 where there are none."""
+    points = [group for by_level in by_arm.values() for group in by_level.values()]
+    percents = [percent_kept(point) for point in points if percent_kept(point) > 0]
+    if not percents or all(len(point.results) == 1 for point in points):
+        return 1.0
+    between = math.log(max(percents) / min(percents)) / max(len(set(percents)) - 1, 1)
+    return math.exp(-between * min(0.12, 0.5 / len(by_arm)))
+
+
+def _measured_in(results: Sequence[Result]) -> Callable[[Quantity], bool]:
+    return lambda quantity: not all(math.isnan(getattr(result, quantity.field)) for result in results)
 
 
 def add_legend(figure: FigureBase, panels: Iterable[Axes], ncols: int) -> None:
@@ -129,29 +141,12 @@ def add_legend(figure: FigureBase, panels: Iterable[Axes], ncols: int) -> None:
     figure.legend(entries.values(), entries, loc="outside lower center", ncols=ncols, frameon=False)
 
 
-def _layers(axes: Axes, mask: Arrays) -> None:
-    """Draws a bar for each layer, the first on top, and a line at the density of all together."""
-    percents = [100 * np.count_nonzero(array) / max(np.size(array), 1) for array in mask.values()]
-    size = min(9, 600 / len(mask))  # letters in points: the names of many layers stand close
-    bars = axes.barh(range(len(mask)), percents, height=0.7, color=COLORS[0])
-    # White behind the letters, which the line may cross.
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-    axes.bar_label(bars, fmt="{:.2f}", padding=4, fontsize=size, color=BLACK, bbox=box)
-    axes.set_yticks(range(len(mask)), list(mask), fontsize=size)
-    axes.set_ylim(len(mask) - 0.4, -0.6)
-    together = 100 * masks.density(mask)
-    axes.axvline(together, color=BLACK, linestyle=":", linewidth=1, label=f"all layers: {together:.2f} %")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, borderpad=0)
-    axes.set_xlim(0, 1.18 * (max(percents) or 1))
-    axes.set(xlabel="weights kept (%)")
-    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
 def draw_arms(
-    axes: Axes, by_arm: dict[str, dict[int, Group]], quantity: Quantity, arms: Sequence[str] = ()
+    axes: Axes,
+    by_arm: dict[str, dict[int, Group]],
+    quantity: Quantity,
+    arms: Sequence[str] = (),
+    aside: float = 1.0,
 ) -> None:
     """Draws a quantity against density: the tickets, the controls and the dense network.
 
@@ -160,13 +155,16 @@ def draw_arms(
         by_arm: arm -> level -> its replicates.
         quantity: what to draw.
         arms: all arms of a figure of several panels, so that each looks the same in all.
+        aside: what the densities of an arm are multiplied by, once more than those of the arm before, so
+            that bars stand beside each other.
     """
     for index, arm in enumerate(arms or by_arm):
         look = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
         look |= {"linestyle": "-" if arm == TICKET else "--", "label": arm}
         if arm in by_arm:
             points = list(by_arm[arm].values())
-            draw_curve(axes, list(map(percent_kept, points)), points, quantity, **look)
+            places = [percent_kept(point) * aside**index for point in points]
+            draw_curve(axes, places, points, quantity, **look)
     dense = by_arm.get(TICKET, {}).get(0)
     if dense:
         height = quantity.mean(dense)
@@ -208,20 +206,26 @@ def percent_kept(group: Group) -> float:
 
 
 def label_axes(axes: Axes, points: Iterable[Group], quantity: Quantity, ticks: int = 9) -> None:
-    """Names both axes; the lower one is logarithmic, from dense to sparse, with the densities that fit."""
-    percents = sorted(map(percent_kept, points))
+    """Names both axes; the lower one is that of densities."""
+    percent_axis(axes, list(map(percent_kept, points)), ticks)
+    axes.set(ylabel=quantity.label)
+    if quantity == EARLY_STOP:
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def percent_axis(axes: Axes, percents: Sequence[float], ticks: int = 9) -> None:
+    """Makes the lower axis logarithmic, from dense to sparse, with the densities that fit."""
     axes.set_xscale("log")
-    percents = [percent for percent in percents if percent > 0] or [100.0]  # zero has no logarithm
-    span = math.log(percents[-1] / percents[0])
-    shown = [percents[-1]]
-    for percent in reversed(percents):
-        if math.log(shown[-1] / percent) > span / ticks:
+    # Zero has no logarithm.
+    percents = sorted((percent for percent in percents if percent > 0), reverse=True) or [100.0]
+    span = math.log(percents[0] / percents[-1])
+    shown = percents[:1]
+    for percent in percents:
+        if math.log(shown[-1] / percent) > 0.95 * span / ticks:  # levels are not quite as far apart
             shown.append(percent)
     axes.set_xticks(shown, [f"{percent:.3g}" for percent in shown])
     axes.xaxis.set_minor_locator(NullLocator())
     margin = math.exp(span / 25) if span else 2
-    axes.set_xlim(percents[-1] * margin, percents[0] / margin)
-    axes.set(xlabel="weights kept (%)", ylabel=quantity.label)
-    if quantity == EARLY_STOP:
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_xlim(percents[0] * margin, percents[-1] / margin)
+    axes.set(xlabel="weights kept (%)")
     plain(axes)
