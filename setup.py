@@ -47,6 +47,7 @@ setuptools.setup(
             "pytest-timeout>=2.3,<3",
             "pytest-xdist>=3.6,<4",
             "keras-hub>=0.30,<1",
+            "selenium>=4.20,<5",
             "ruff==0.17.*",
         ],
     },

@@ -143,27 +143,6 @@ def test_a_ticket_tells_what_made_it(run):
         assert {"python", "tf_lottery", "tensorflow", "keras", "tf_keras", "numpy"} <= made["versions"].keys()
 
 
-def test_tensorboard_has_the_curves_of_every_network_and_the_arms_by_level(run):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util import tensor_util
-
-    workdir, results = run
-    folder = workdir / "tensorboard" / "replicate_1"
-    curves = EventAccumulator(str(folder / "level_02" / "reinit")).Reload()
-    tags = set(curves.Tags()["tensors"])
-    assert {"train/loss", "validation/loss", "validation/accuracy", "test/accuracy"} <= tags
-    assert [event.step for event in curves.Tensors("validation/loss")] == [0, 10, 20, 30, 40]
-    by_level = EventAccumulator(str(folder / "by_level" / "ticket")).Reload()
-    events = by_level.Tensors("by_level/test_accuracy_at_early_stop")
-    tickets = [r for r in results if r.arm == "ticket" and r.replicate == 1]
-    assert [event.step for event in events] == [0, 1, 2]
-    np.testing.assert_allclose(
-        [tensor_util.make_ndarray(event.tensor_proto) for event in events],
-        [result.test_accuracy_at_early_stop for result in tickets],
-        rtol=1e-6,
-    )
-
-
 def test_more_levels_and_controls_may_be_added_to_a_finished_run(tmp_path):
     first = driver.run(small(controls=(), prune__levels=1), str(tmp_path / "grown"))
     grown = driver.run(small(), str(tmp_path / "grown"))

@@ -2,6 +2,7 @@
 
 import contextlib
 
+from tf_lottery.analysis.tensorboard import TensorBoard
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments.config import ExperimentConfig
 from tf_lottery.experiments.experiment import Experiment
@@ -10,7 +11,6 @@ from tf_lottery.search.ticket import Ticket
 from tf_lottery.training import environment, recorded
 from tf_lottery.training.history import Result
 from tf_lottery.training.runs import ReplicateStore
-from tf_lottery.training.tensorboard import TensorBoard
 from tf_lottery.training.terminal import Terminal
 from tf_lottery.training.timings import Timings
 from tf_lottery.training.trainer import Listener
@@ -35,12 +35,18 @@ def run(config: ExperimentConfig, workdir: str) -> list[Result]:
     # Before the workdir is touched: what is wrong with the data or the model shows here.
     experiment = Experiment(config)
     directory = experiment.directory(workdir)
-    with directory.open(), contextlib.closing(_terminal(config)) as terminal:
+    plan = experiment.plan(1)
+    tensorboard = TensorBoard(directory.path, plan.arms, plan.hyperparameters)
+    with (
+        directory.open(),
+        contextlib.closing(_terminal(config)) as terminal,
+        contextlib.closing(tensorboard),
+    ):
         for replicate in range(1, config.replicates + 1):
             terminal.replicate = replicate if config.replicates > 1 else None
-            with contextlib.closing(TensorBoard(directory.path / "tensorboard", replicate)) as tensorboard:
-                timings = Timings(directory.path / "timings.csv", replicate)
-                _search(experiment, directory.replicate(replicate), (terminal, tensorboard, timings))
+            tensorboard.replicate = replicate
+            timings = Timings(directory.path / "timings.csv", replicate)
+            _search(experiment, directory.replicate(replicate), (terminal, tensorboard, timings))
         directory.write_results()
     return recorded.results(directory.path)
 

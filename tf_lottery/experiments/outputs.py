@@ -54,7 +54,7 @@ def _write_events(folder: pathlib.Path, name: str, findings: Findings) -> None:
 
     logs = folder / "tensorboard" / "analysis" / name
     with contextlib.closing(Events(logs)) as events:
-        events.text(name, f"```\n{findings.text}\n```")
+        events.text(name, findings.text)
         for stem in findings.figures:
             events.image(f"figures/{stem}", matplotlib.image.imread(folder / "figures" / f"{stem}.png"))
     runs = dict.fromkeys(scalar.run for scalar in findings.scalars)

@@ -7,7 +7,7 @@ from typing import Any
 from tf_lottery.tickets import pruning, scores
 from tf_lottery.tickets import structure as structures
 from tf_lottery.tickets.controls import Control
-from tf_lottery.tickets.masks import Arrays, Mask
+from tf_lottery.tickets.masks import SEARCH, TICKET, Arrays, Mask
 from tf_lottery.tickets.rewinding import FINAL, Rewinding
 from tf_lottery.tickets.scores import Criterion
 from tf_lottery.tickets.structure import NOfM
@@ -47,6 +47,16 @@ class Plan:
     def __post_init__(self) -> None:
         if self.levels < 0:
             raise ValueError(f"levels must be 0 or more. Received {self.levels}.")
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """All that is trained: the ticket, its controls, and what is trained to find a mask."""
+        return (TICKET, *self.controls, *([SEARCH] if self.schedule == "early_bird" else []))
+
+    @property
+    def hyperparameters(self) -> dict[str, str | int]:
+        """What TensorBoard tells apart searches by."""
+        return {"criterion": self.criterion.__name__, "seed": self.key[0]}
 
     @property
     def method(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_lottery.analysis import verdict
+from tf_lottery.analysis.tensorboard import TensorBoard
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
 from tf_lottery.search.imp import iterative_pruning, redraw_of
 from tf_lottery.search.network import KerasNetwork
@@ -19,7 +20,6 @@ from tf_lottery.training.arms import Start, Trained
 from tf_lottery.training.callbacks import Callbacks, KerasCallbacks, names
 from tf_lottery.training.loop import Loop
 from tf_lottery.training.runs import ReplicateStore, RunDirectory
-from tf_lottery.training.tensorboard import TensorBoard
 from tf_lottery.training.terminal import Terminal
 from tf_lottery.training.timings import Timings
 from tf_lottery.training.trainer import Listener, Trainer
@@ -63,7 +63,7 @@ class Session:
         )
         with contextlib.ExitStack() as stack:
             listeners = self._terminal(stack, verbose)
-            store = None if workdir is None else _store(stack, workdir, settings, listeners)
+            store = None if workdir is None else self._store(stack, workdir, settings, listeners)
             if self.callbacks:
                 heard = {"steps": self.steps, "eval_every": self.eval_every}
                 listeners.append(KerasCallbacks(self.masked.model, self.callbacks, **heard))
@@ -146,23 +146,24 @@ class Session:
         terminal = Terminal(networks * self.steps, self.plan.controls)
         return [stack.enter_context(contextlib.closing(terminal))]
 
+    def _store(
+        self,
+        stack: contextlib.ExitStack,
+        workdir: str | os.PathLike[str],
+        settings: Mapping[str, Any],
+        listeners: list[Listener],
+    ) -> ReplicateStore:
+        run = stack.enter_context(RunDirectory(workdir, settings, extendable=_EXTENDABLE).open())
+        stack.callback(run.write_results)
+        tensorboard = TensorBoard(run.path, self.plan.arms, self.plan.hyperparameters)
+        listeners.append(stack.enter_context(contextlib.closing(tensorboard)))
+        stack.callback(tensorboard.write_report)
+        listeners.append(Timings(run.path / "timings.csv", REPLICATE))
+        return run.replicate(REPLICATE)
+
 
 def _name(loss: Any) -> str:
     return str(getattr(loss, "name", getattr(loss, "__name__", loss)))
-
-
-def _store(
-    stack: contextlib.ExitStack,
-    workdir: str | os.PathLike[str],
-    settings: Mapping[str, Any],
-    listeners: list[Listener],
-) -> ReplicateStore:
-    run = stack.enter_context(RunDirectory(workdir, settings, extendable=_EXTENDABLE).open())
-    stack.callback(run.write_results)
-    tensorboard = TensorBoard(run.path / "tensorboard", REPLICATE)
-    listeners.append(stack.enter_context(contextlib.closing(tensorboard)))
-    listeners.append(Timings(run.path / "timings.csv", REPLICATE))
-    return run.replicate(REPLICATE)
 
 
 def _metrics(trained: Trained) -> dict[str, float]:

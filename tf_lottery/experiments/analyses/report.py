@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 
 from tf_lottery import files
-from tf_lottery.analysis import studies, tables, verdict
+from tf_lottery.analysis import report, studies
 from tf_lottery.analysis.figures import search
 from tf_lottery.analysis.figures import studies as study_figures
 from tf_lottery.analysis.findings import Findings
@@ -25,8 +25,7 @@ def analyze(folder: str | os.PathLike[str]) -> Findings:
     results = _compared(folder)
     if not results:
         return Findings(_NOTHING)
-    judged = verdict.judge(results).sentence
-    parts = [_progress(folder, results), tables.table(results), tables.difference_table(results), judged]
+    parts = [_progress(folder, results), report.text(results)]
     return Findings("\n\n".join(filter(None, parts)), figures={"search": search.plot_search(results)})
 
 
