@@ -86,7 +86,7 @@ def test_each_config_for_cifar_runs_in_small(name, flavour, tmp_path, monkeypatc
         assert output.sum() == output.size - round(0.1 * output.size)
 
 
-@pytest.mark.parametrize("name", ("digits", "fashion_lenet", *MNIST))
+@pytest.mark.parametrize("name", ("digits", "fashion_lenet", "information_plane", *MNIST))
 def test_each_other_config_runs_in_small(name, tmp_path, monkeypatch, no_xla):
     made_up(monkeypatch, (8, 8, 1))
     config = shrunken(config_of(name), monkeypatch)

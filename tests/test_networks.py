@@ -40,6 +40,18 @@ def test_mlp_computes_relu_layers_and_logits(keras):
     np.testing.assert_allclose(np.asarray(model(x)), logits, rtol=1e-4, atol=1e-5)
 
 
+def test_tanh_computes_tanh_layers_and_logits(keras):
+    model = networks.build("tanh:10,7,5,4,3", keras, (12, 1, 1), classes=2)
+    weights, hidden = model.get_weights(), np.random.default_rng(0).normal(size=(9, 12)).astype(np.float32)
+    assert [w.shape for w in weights[::2]] == [(12, 10), (10, 7), (7, 5), (5, 4), (4, 3), (3, 2)]
+    x = hidden.reshape(9, 12, 1, 1)
+    for kernel in weights[:-2:2]:
+        hidden = np.tanh(hidden @ kernel)
+    np.testing.assert_allclose(np.asarray(model(x)), hidden @ weights[-2], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="Network 'tanh:5,' lacks the widths .* as in 'tanh:64,32'"):
+        networks.build("tanh:5,", keras, (12,), 2)
+
+
 def test_initial_weights_follow_the_global_seed_and_differ_between_layers(keras):
     def kernels(seed):
         keras.utils.set_random_seed(seed)

@@ -16,7 +16,7 @@ from tf_lottery.analysis import permutation
 from tf_lottery.analysis.figures.overlap import plot_between, plot_overlap
 from tf_lottery.analysis.overlap import ALL, Overlap, Pair, by_chance, jaccards, matched_by_chance, overlap
 from tf_lottery.experiments import config as config_module
-from tf_lottery.experiments import driver
+from tf_lottery.experiments import driver, experiment
 from tf_lottery.experiments.analyses import overlap as analysis
 from tf_lottery.keras_api.flavour import FLAVOURS
 from tf_lottery.tickets import masks
@@ -393,6 +393,13 @@ def test_replicates_have_other_inits_unless_asked(study):
     for level in (0, 1, 2):  # the first replicate is the same in both
         assert equal(network(study / "other", 1, level).end(), network(study / "same", 1, level).end())
     assert equal(network(study / "same", 2, 0).start(), first.start())
+
+
+def test_a_run_from_before_there_was_the_entry_is_read(same_init):
+    entries = files.read_json(same_init / "config.json")
+    assert experiment.config_of(entries).same_init is True
+    del entries["same_init"]
+    assert experiment.config_of(entries).same_init is False
 
 
 def test_a_run_by_command(study, capsys):

@@ -68,6 +68,15 @@ COMMANDS = {
             "examples": Option(1000, "training examples that the gradient norm is of"),
         },
     ),
+    "infoplane": Command(
+        "what each layer tells about inputs and labels, through training, for tickets and controls",
+        {
+            "levels": Option((), "which to look at; by default the dense network and the verdict's level"),
+            "arms": Option(("ticket", "reinit", "random_ticket"), "those of them that the run has"),
+            "examples": Option(4096, "how many examples X has at most; fewer for convolutions"),
+            "points": Option(60, "about how many steps of the training are looked at"),
+        },
+    ),
 }
 
 

@@ -54,7 +54,7 @@ class DataConfig(_Section):
     """Which data, and how they are prepared."""
 
     name: str = _entry(
-        "digits", "digits, idx:DIR (MNIST's file format), or a data set of tensorflow_datasets"
+        "digits", "digits, binary_patterns, idx:DIR (MNIST's files), or a data set of tensorflow_datasets"
     )
     data_dir: str = _entry("", "where tensorflow_datasets keeps its data; empty for its own default")
     input_scaling: str = _entry("unit", f"one of {', '.join(SCALINGS)}")
@@ -66,7 +66,7 @@ class NetworkConfig(_Section):
     """Which network, and how its kernels are initialized."""
 
     name: str = _entry(
-        "lenet_300_100", "or mlp:64,32 (any widths), conv_2/4/6, resnet_20 (N = 6n + 2), vgg_11/13/16/19"
+        "lenet_300_100", "or mlp:64,32 or tanh:64,32, conv_2/4/6, resnet_20 (N = 6n + 2), vgg_11/13/16/19"
     )
     initializer: str = _entry(
         "glorot_normal", "of kernels: Keras's name, as in random_normal:stddev=0.05; signed_constant"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_lottery import names
-from tf_lottery.experiments import idx
+from tf_lottery.experiments import binary_patterns, idx
 from tf_lottery.tickets import seeds
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -52,6 +52,8 @@ def load(
     Args:
         name: `"digits"`: 1,797 handwritten digits, 8 x 8, which come with scikit-learn. Of each class every
             third image is a test image: 1,201 to train and validate with, 596 to test.
+            `"binary_patterns"`: all 4,096 patterns of twelve zeros and ones, in two classes by a rule
+            (`binary_patterns.load`): 3,277 to train and validate with, 819 to test.
             `"idx:DIR"`: the four IDX files of MNIST or one of its kin in the folder DIR (`idx.read_folder`).
             Any other: an image classification data set of tensorflow_datasets, such as `"mnist"`; downloaded
             if need be.
@@ -75,6 +77,8 @@ def load(
     source, _, folder = name.partition(":")
     if name == "digits":
         raw = _load_digits()
+    elif name == "binary_patterns":
+        raw = _Raw(*binary_patterns.load(), classes=2, full_scale=1)
     elif source == "idx":
         raw = _load_idx(folder)
     else:
@@ -207,8 +211,14 @@ def _open_builder(name: str, data_dir: str | None) -> Any:
             raise tfds.core.DatasetNotFoundError(name)
         return tfds.builder(name, data_dir=data_dir and os.path.expanduser(data_dir), try_gcs=False)
     except tfds.core.DatasetNotFoundError as error:
-        listed = ["digits", "idx:DIR", *tfds.list_builders(with_community_datasets=False)]
-        near = ["digits", "idx:DIR", "mnist", *difflib.get_close_matches(name, listed, n=3)]
+        listed = ["digits", "binary_patterns", "idx:DIR", *tfds.list_builders(with_community_datasets=False)]
+        near = [
+            "digits",
+            "idx:DIR",
+            "mnist",
+            "binary_patterns",
+            *difflib.get_close_matches(name, listed, n=3),
+        ]
         near.append("and the other image classification data sets of tensorflow_datasets")
         raise ValueError(names.unknown(name, dict.fromkeys(near), "data set")) from error
     except Exception as error:  # Each builder runs code of its own, and there are hundreds.

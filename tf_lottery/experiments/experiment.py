@@ -191,11 +191,15 @@ def is_config(entries: Mapping[str, Any]) -> bool:
 
 
 def config_of(entries: Mapping[str, Any]) -> ExperimentConfig:
-    """Returns the config that has these entries, as `config.entries_of` gave and JSON kept them."""
+    """Returns the config that has these entries, as `config.entries_of` gave and JSON kept them.
+
+    An entry that there was not yet when the run was made has its default.
+    """
     values = {}
     for field in dataclasses.fields(ExperimentConfig):
-        value = entries[field.name]
-        values[field.name] = _section(field.type, value) if isinstance(value, dict) else _entry(value)
+        if field.name in entries:
+            value = entries[field.name]
+            values[field.name] = _section(field.type, value) if isinstance(value, dict) else _entry(value)
     return ExperimentConfig(**values)
 
 

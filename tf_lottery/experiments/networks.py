@@ -31,7 +31,8 @@ def build(
 
     Args:
         name: a name in `NETWORKS`; what follows a colon is the network's argument: `"lenet_300_100"`,
-            or `"mlp:64,32"` for hidden layers of 64 and 32 units. `"resnet_N"` is known for any N = 6n + 2.
+            or `"mlp:64,32"` for hidden layers of 64 and 32 ReLUs, `"tanh:64,32"` for as many tanh units.
+            `"resnet_N"` is known for any N = 6n + 2.
         keras: the module `keras` or `tf_keras`.
         input_shape: shape of one example, such as `(28, 28, 1)`.
         classes: number of classes.
@@ -112,15 +113,15 @@ class Layers:
         return {"kernel_initializer": made, "kernel_regularizer": decay}
 
 
-def mlp(make: Layers, inputs: Any, classes: int, argument: str) -> Any:
-    """Fully connected ReLU layers; the argument has their widths, as in `"64,32"`."""
-    widths = argument.split(",")
+def mlp(make: Layers, inputs: Any, classes: int, argument: str, activation: str = "relu") -> Any:
+    """Fully connected layers; the argument has the widths of the hidden ones, as in `"64,32"`."""
+    name, widths = "mlp" if activation == "relu" else activation, argument.split(",")
     if not all(width.isdecimal() and int(width) > 0 for width in widths):
         raise ValueError(
-            f"Network 'mlp:{argument}' lacks the widths of its hidden layers: write them, positive integers, "
-            "after the colon, as in 'mlp:64,32'."
+            f"Network '{name}:{argument}' lacks the widths of its hidden layers: write them, positive "
+            f"integers, after the colon, as in '{name}:64,32'."
         )
-    return _fully_connected(make, inputs, [int(width) for width in widths], classes)
+    return _fully_connected(make, inputs, [int(width) for width in widths], classes, activation)
 
 
 def lenet_300_100(make: Layers, inputs: Any, classes: int) -> Any:
@@ -193,16 +194,19 @@ def _blocks(depth: int) -> int:
     return n
 
 
-def _fully_connected(make: Layers, inputs: Any, widths: Sequence[int], classes: int) -> Any:
+def _fully_connected(
+    make: Layers, inputs: Any, widths: Sequence[int], classes: int, activation: str = "relu"
+) -> Any:
     x = make.keras.layers.Flatten()(inputs)
     for i, width in enumerate(widths, start=1):
-        x = make.dense(x, width, f"fc{i}", "relu")
+        x = make.dense(x, width, f"fc{i}", activation)
     return make.dense(x, classes, "output")
 
 
 NETWORKS: dict[str, Callable[..., Any]] = {
     "lenet_300_100": lenet_300_100,
     "mlp": mlp,
+    "tanh": functools.partial(mlp, activation="tanh"),
     "conv_2": functools.partial(conv, pairs=(64,)),
     "conv_4": functools.partial(conv, pairs=(64, 128)),
     "conv_6": functools.partial(conv, pairs=(64, 128, 256)),

@@ -169,10 +169,12 @@ class Loop:
         self, step: str, batch_of: Callable[[tf.Tensor], Examples], steps: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         """Takes a number of the model's steps; returns the logs of the last one."""
-        function = getattr(self.model, step)
+        # XLA would compile a loop over `tf.range(steps)` anew for each number of steps.
+        function, i = getattr(self.model, step), tf.constant(0)
         if is_of_keras(self.model, step):
-            for i in tf.range(steps):
+            while i < steps:
                 function(batch_of(i))
+                i += 1
             return self.model.get_metrics_result()
         # What a step of the user's own returns may be in no metric.
         if tf.executing_eagerly():
@@ -180,8 +182,9 @@ class Loop:
                 logs = function(batch_of(i))
             return _scalars(logs)
         logs = dict.fromkeys(_names_of_result(function, batch_of(tf.constant(0))), tf.constant(0.0))
-        for i in tf.range(steps):
+        while i < steps:
             logs = _scalars(function(batch_of(i)))
+            i += 1
         return logs
 
 
