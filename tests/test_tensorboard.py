@@ -250,7 +250,7 @@ def test_figures_are_drawn_while_it_runs_but_rarely(tmp_path, monkeypatch):
     driver.run(small(), str(tmp_path))
     assert drawn == [1]
     step, pixels = board_of(tmp_path).image("analysis/report", "figures/search")
-    assert step == 0 and pixels.shape == (480, 1000, 4) and (pixels[..., :3].min(2) < 128).any()
+    assert step == 0 and pixels.shape[1:] == (1000, 4) and (pixels[..., :3].min(2) < 128).any()
 
 
 def test_find_ticket_is_seen_too(make_model, data, tmp_path):
