@@ -67,10 +67,10 @@ class Experiment:
         """
         return cls(recorded_config(workdir))
 
-    def directory(self, workdir: str | os.PathLike[str], **options: Any) -> RunDirectory:
+    def directory(self, workdir: str | os.PathLike[str]) -> RunDirectory:
         """Returns the run directory of this experiment at that path."""
         entries = config_module.entries_of(self.config)
-        return RunDirectory(workdir, entries, extendable=config_module.EXTENDABLE, **options)
+        return RunDirectory(workdir, entries, extendable=config_module.EXTENDABLE)
 
     def search(self, store: ReplicateStore, listeners: Sequence[Listener] = ()) -> Iterator[Trained]:
         """Yields every network of the store's replicate, trained unless the store holds it."""
