@@ -120,7 +120,8 @@ def _run(words: list[str]) -> None:
         outputs.write(workdir, "report", findings)
         print(f"{findings.text}\n")
         logs = workdir
-    print(f"Results, figures and tickets are in {workdir}. To look at it in TensorBoard:\n")
+    print(f"Results, figures and tickets are in {workdir}. More figures, and what 'tf-lottery help' names:\n")
+    print(f"  tf-lottery plot {workdir}\n\nTo look at it in TensorBoard:\n")
     print(f"  {_tensorboard()} --logdir {logs}", flush=True)
 
 
@@ -130,7 +131,7 @@ def _run_experiment(config: "ExperimentConfig", folder: str) -> str:
         import tensorflow as tf
 
         from tf_lottery.experiments import driver, outputs
-        from tf_lottery.experiments.analyses import report
+        from tf_lottery.experiments.analyses import plot, report
 
         tf.config.list_logical_devices()
     try:
@@ -141,6 +142,7 @@ def _run_experiment(config: "ExperimentConfig", folder: str) -> str:
         ) from error
     findings = report.analyze(folder)
     outputs.write(folder, "report", findings)
+    outputs.write(folder, "plot", plot.analyze(folder, ("curves",)))
     return findings.text
 
 

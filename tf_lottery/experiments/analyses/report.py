@@ -37,15 +37,15 @@ def compare(runs: Mapping[str, str | os.PathLike[str]]) -> Findings:
     """
     study = {name: _compared(folder) for name, folder in runs.items()}
     begun = {name: rows for name, rows in study.items() if any(_is_dense(row) for row in rows)}
-    left_out = [f"Left out, as no dense network is trained yet: {', '.join(study.keys() - begun.keys())}."]
+    left_out = ", ".join(name for name in study if name not in begun)
     if not begun:
         return Findings(_NOTHING)
     figures = {
         "side_by_side": study_figures.plot_side_by_side(begun),
         "together": study_figures.plot_together(begun),
     }
-    text = "\n".join([studies.table(begun), *left_out[: len(study) > len(begun)]])
-    return Findings(text, figures=figures)
+    note = f"\nLeft out, as no dense network is trained yet: {left_out}." if left_out else ""
+    return Findings(studies.table(begun) + note, figures=figures)
 
 
 def _compared(folder: str | os.PathLike[str]) -> list[Result]:
