@@ -1,11 +1,12 @@
 """Files that are whole or not there: written under another name, synced, renamed."""
 
 import contextlib
+import csv
 import io
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import ml_dtypes  # noqa: F401 (from here on, NumPy and safetensors know bfloat16)
@@ -72,6 +73,15 @@ def read_json(path: Path) -> Any:
         return json.loads(pathlib.Path(path).read_bytes())
     except ValueError as error:
         raise _unreadable(path, error) from error
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a CSV file: a header, then a line for each row, column -> value."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], description: Any) -> None:

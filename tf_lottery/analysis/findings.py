@@ -40,3 +40,6 @@ class Findings:
     rows: Sequence[Mapping[str, Any]] = ()
     figures: Mapping[str, "Figure"] = dataclasses.field(default_factory=dict)
     scalars: Sequence[Scalar] = ()
+
+
+NOTHING_TRAINED = Findings("No network is trained yet.")

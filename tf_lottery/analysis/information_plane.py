@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy import special
 
+from tf_lottery.analysis import tables
 from tf_lottery.analysis.mutual_information import NOISE_VARIANCE, cells, is_saturated, of_cells, of_noisy
 from tf_lottery.keras_api import flavour, prunable
 from tf_lottery.tickets import seeds
@@ -219,9 +220,7 @@ def table(networks: Mapping[str, Curves]) -> str:
             marks = ["*" if each else " " for each in (*marked, marked[0], marked[-1])]
             shown = [f"{number:.2f}{mark}" for number, mark in zip(numbers, marks, strict=True)]
             rows.append([name, layer, curve.name, *shown])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = [str.ljust] * 3 + [str.rjust] * 5
-    lines = ["  ".join(f(cell, w) for f, cell, w in zip(left, row, widths)).rstrip() for row in rows]
+    lines = map(str.rstrip, tables.in_columns(rows, left=3))
     return "\n".join([*lines, *_notes(networks)])
 
 

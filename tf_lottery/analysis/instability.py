@@ -166,8 +166,7 @@ def table(pairs: Sequence[Pair]) -> str:
             match = "-" if level == 0 or matching is None else _yes(level in matching)
             density = f"{100 * same.density:.2f}"
             lines.append([str(level), density, *_numbers(same), _yes(same.stable), match])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    head, *shown = [tables.GAP.join(map(str.rjust, line, widths)) for line in lines]
+    head, *shown = tables.in_columns(lines)
     text = []
     for (arm, step), levels in found.items():
         text += [f"arm {arm}, copies trained from step {step}", head, *shown[: len(levels)], ""]

@@ -43,12 +43,8 @@ def table(networks: Sequence[Compared]) -> str:
     for field, (label, text) in _ROWS.items():
         if any(not math.isnan(value) for group in arms.values() for value in group.values(field)):
             rows.append([label, *(_cell(group, field, text) for group in arms.values())])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligned = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
-    bands = tables.bands([list(column) for column in zip(*aligned, strict=True)])
-    text = "\n\n".join(
-        "\n".join(tables.GAP.join(row).rstrip() for row in zip(*band, strict=True)) for band in bands
-    )
+    labels, *columns = ([[cell] for cell in column] for column in zip(*rows, strict=True))
+    text = tables.in_bands([tables.in_columns(labels, left=1), *map(tables.in_columns, columns)])
     kept, units = 100 * next(iter(arms.values())).mean("density"), networks[0].hidden_units
     head = f"Level {networks[0].level}: {kept:.3g} % of the weights" + f", {units} hidden units" * (units > 0)
     return "\n".join([head, text, *tables.notes(list(arms.values()), ranges=True)])

@@ -1,5 +1,6 @@
 """Tables for the terminal: the results of a search, and the layers of a mask."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -64,11 +65,10 @@ def side_by_side(left: Rows, blocks: Mapping[str, Rows]) -> str:
     """
     columns = []
     for name, rows in {"": left, **blocks}.items():
-        lines = _in_columns(rows)
+        lines = in_columns(rows)
         width = max(len(name), len(lines[0]))
         columns.append([name.center(width), *(line.rjust(width) for line in lines)])
-    parts = ["\n".join(GAP.join(row).rstrip() for row in zip(*band, strict=True)) for band in bands(columns)]
-    return "\n\n".join(parts)
+    return in_bands(columns)
 
 
 def difference_table(results: Sequence[Result], arm: str = "reinit") -> str:
@@ -105,20 +105,39 @@ def difference_table(results: Sequence[Result], arm: str = "reinit") -> str:
     pairs = sorted({comparison.pairs for comparison in compared.values()})
     number = " to ".join(map(str, dict.fromkeys([pairs[0], pairs[-1]])))
     head = f"ticket minus {arm}, mean and 95 % interval of {number} pairs"
-    return "\n".join([head, *_in_columns(rows)])
+    return "\n".join([head, *in_columns(rows)])
 
 
 def _interval(difference: differences.Difference, text: Callable[[float], str]) -> str:
     return f"{text(difference.mean)} [{text(difference.low)} {text(difference.high)}]"
 
 
-def _in_columns(rows: Rows) -> list[str]:
-    """Returns a line for each row, all of one width: cells to the right."""
+def in_columns(rows: Rows, left: int = 0) -> list[str]:
+    """Returns a line for each row, all of one width: cells of the first `left` columns to the left.
+
+    Example:
+        >>> in_columns([["layer", "kept"], ["fc1", "2"]], left=1)
+        ['layer  kept', 'fc1       2']
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [GAP.join(map(str.rjust, row, widths)) for row in rows]
+    lines = []
+    for row in rows:
+        cells = map(str.ljust, row[:left], widths), map(str.rjust, row[left:], widths[left:])
+        lines.append(GAP.join(itertools.chain(*cells)))
+    return lines
 
 
-def bands(columns: Sequence[list[str]]) -> Iterator[list[list[str]]]:
+def in_bands(columns: Sequence[list[str]]) -> str:
+    """Returns columns beside each other; those that a line of 110 letters has no room for below.
+
+    Args:
+        columns: the lines of each, all of one width. The first stands at the left of every band.
+    """
+    bands = ("\n".join(GAP.join(row).rstrip() for row in zip(*band, strict=True)) for band in _bands(columns))
+    return "\n\n".join(bands)
+
+
+def _bands(columns: Sequence[list[str]]) -> Iterator[list[list[str]]]:
     """Yields the first column and as many others as a line has room for, then it and the next."""
     first, *others = columns
     band = [first]
@@ -150,10 +169,7 @@ def layer_table(mask: Arrays) -> str:
         counts.append((np.count_nonzero(array), np.size(array)))
         rows.append([path, "x".join(map(str, np.shape(array))), *_share(*counts[-1])])
     rows.append(["total", "", *_share(*map(sum, zip(*counts, strict=True)))])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        GAP.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
+    return "\n".join(in_columns(rows, left=1))
 
 
 def _share(kept: int, of: int) -> tuple[str, str, str]:

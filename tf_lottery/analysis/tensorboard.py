@@ -14,7 +14,7 @@ from tf_lottery.tickets.masks import Mask
 from tf_lottery.training import recorded
 from tf_lottery.training.arms import Start, Trained
 from tf_lottery.training.events import Events, image_summary
-from tf_lottery.training.history import SEARCH, History
+from tf_lottery.training.history import History
 from tf_lottery.training.trainer import Listener
 
 _SIDE = 1024  # pixels: a larger mask is shown in blocks
@@ -129,7 +129,7 @@ class TensorBoard(Listener):
             events.histogram(f"final_weights/{path}", trained.final[path][mask], start.level)
 
     def _write_report(self, draws: bool) -> None:
-        results = [result for result in recorded.results(self._workdir) if result.arm != SEARCH]
+        results = [network.result for network in recorded.compared(self._workdir)]
         if not results:
             return
         if draws:

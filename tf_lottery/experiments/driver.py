@@ -1,4 +1,4 @@
-"""The driver: from a config to trained networks, a table, a figure and a verdict."""
+"""The driver: from a config to trained networks and their tickets."""
 
 import contextlib
 

@@ -1,8 +1,6 @@
 """Writes what an analysis comes to into the run directory: CSV, figures, TensorBoard."""
 
 import contextlib
-import csv
-import io
 import os
 import pathlib
 
@@ -28,7 +26,7 @@ def write(workdir: str | os.PathLike[str], name: str, findings: Findings) -> lis
     folder, written = pathlib.Path(workdir).expanduser(), []
     if findings.rows:
         written.append(folder / "analysis" / f"{name}.csv")
-        files.write_text(written[-1], _csv(findings))
+        files.write_csv(written[-1], findings.rows[0], findings.rows)
     if findings.figures:
         from tf_lottery.analysis.figures import style
 
@@ -37,14 +35,6 @@ def write(workdir: str | os.PathLike[str], name: str, findings: Findings) -> lis
     if findings.figures or findings.scalars:
         _write_events(folder, name, findings)
     return written
-
-
-def _csv(findings: Findings) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(findings.rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(findings.rows)
-    return text.getvalue()
 
 
 def _write_events(folder: pathlib.Path, name: str, findings: Findings) -> None:

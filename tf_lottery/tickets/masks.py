@@ -39,6 +39,11 @@ def density(mask: Arrays) -> float:
     return kept(mask) / sum(np.size(array) for array in mask.values())
 
 
+def equal(one: Arrays, other: Arrays) -> bool:
+    """Tells whether two masks, or the weights of two networks, are the same under the same paths."""
+    return one.keys() == other.keys() and all(np.array_equal(a, other[path]) for path, a in one.items())
+
+
 def empty_layers(mask: Arrays) -> list[str]:
     """Returns the paths of which the mask keeps no weight.
 

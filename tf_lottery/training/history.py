@@ -88,6 +88,11 @@ class Result:
     final_training_accuracy: float = math.nan
 
     @property
+    def is_dense(self) -> bool:
+        """Whether this is the network that nothing was pruned of."""
+        return self.level == 0 and self.arm == TICKET
+
+    @property
     def early_stop_reached(self) -> bool:
         """False where validation loss was still falling at the last evaluation."""
         return self.early_stop_step < self.last_step

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tf_lottery import files
 from tf_lottery.tickets.masks import Arrays
-from tf_lottery.training.history import TICKET, History, Result
+from tf_lottery.training.history import SEARCH, TICKET, History, Result
 
 DELETE = "Delete {!r}: the same command makes it again."
 RESULT, CONFIG = "result.json", "config.json"
@@ -68,6 +68,15 @@ def networks(workdir: Path) -> list[Recorded]:
     """
     paths = pathlib.Path(workdir).glob(f"replicate_*/level_*/*/{RESULT}")
     return sorted((Recorded(path.parent, _read_result(path)) for path in paths), key=_place)
+
+
+def compared(workdir: Path) -> list[Recorded]:
+    """Returns what `networks` does without those that were trained only to find a mask.
+
+    Raises:
+        RunDirectoryError: a result is damaged; names the file.
+    """
+    return [network for network in networks(workdir) if network.result.arm != SEARCH]
 
 
 def results(workdir: Path) -> list[Result]:

@@ -1,9 +1,7 @@
 """A run directory: every trained network of a search, so that it can go on and be looked at."""
 
 import contextlib
-import csv
 import dataclasses
-import io
 import json
 import os
 import pathlib
@@ -15,6 +13,7 @@ import filelock
 import numpy as np
 
 from tf_lottery import files
+from tf_lottery.tickets import masks
 from tf_lottery.training import environment, identity, recorded
 from tf_lottery.training.arms import Arrays, Start, Trained
 from tf_lottery.training.history import History, Result
@@ -85,12 +84,9 @@ class RunDirectory:
 
     def write_results(self) -> None:
         """Writes results.csv anew: a header, then one row per finished network."""
-        text = io.StringIO()
         columns = [field.name for field in dataclasses.fields(Result)]
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(dataclasses.asdict, recorded.results(self.path)))
-        files.write_text(self.path / "results.csv", text.getvalue())
+        rows = map(dataclasses.asdict, recorded.results(self.path))
+        files.write_csv(self.path / "results.csv", columns, rows)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -175,8 +171,7 @@ class ReplicateStore:
                 recorded.read_history(folder),
                 _snapshots(files.read_tensors(snapshots)[0], start.state) if snapshots.exists() else {},
             )
-        same = mask.keys() == start.mask.keys()
-        if not same or any(not np.array_equal(mask[path], array) for path, array in start.mask.items()):
+        if not masks.equal(mask, start.mask):
             raise RunDirectoryError(
                 f"The mask in {str(folder)!r} is not the one that this run comes to. Choose another workdir."
             )

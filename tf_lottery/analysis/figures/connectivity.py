@@ -16,7 +16,7 @@ from tf_lottery.analysis import instability
 from tf_lottery.analysis.connectivity import STABLE
 from tf_lottery.analysis.figures import search
 from tf_lottery.analysis.figures.search import Quantity
-from tf_lottery.analysis.figures.style import BLACK, COLORS, MARKERS, new_figure, plain
+from tf_lottery.analysis.figures.style import BLACK, COLORS, MARKERS, draw_ranges, new_figure, plain
 from tf_lottery.analysis.instability import Found, Pair, Pairs
 from tf_lottery.training.history import TICKET
 
@@ -90,9 +90,7 @@ def _draw_instability(axes: Axes, found: Found) -> None:
         axes.plot(percents, means, markersize=5, linewidth=1.6, clip_on=False, **look)
         if any(len(same.pairs) > 1 for same in levels.values()):
             barriers = [100 * np.array(same.barriers("test_error")) for same in levels.values()]
-            bars = np.maximum(0, [means - [b.min() for b in barriers], [b.max() for b in barriers] - means])
-            thin = {"color": look["color"], "elinewidth": 1, "capsize": 2.5}
-            axes.errorbar(percents, means, yerr=bars, fmt="none", **thin)
+            draw_ranges(axes, percents, means, barriers, look["color"])
     axes.axhline(100 * STABLE, color=BLACK, linestyle=":", linewidth=1, label="stable below 2 points")
     search.label_axes(axes, [same.group for same in every], _INSTABILITY, ticks=6)
     axes.set_title(_INSTABILITY.title)

@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 
+from tf_lottery.analysis.figures import style
 from tf_lottery.analysis.figures.style import BLACK
 from tf_lottery.training.history import TICKET
 from tf_lottery.training.recorded import Recorded
@@ -126,9 +127,8 @@ def legend(percents: Mapping[int, float]) -> list[Line2D]:
 
 
 def replicates(networks: Iterable[Recorded], words: str = "mean and range of") -> str:
-    """Returns the end of a title: how many replicates there are; of one, nothing."""
-    count = len({network.result.replicate for network in networks})
-    return f": {words} {count} replicates" if count > 1 else ""
+    """Returns what `style.replicates` does, of networks."""
+    return style.replicates((network.result for network in networks), words)
 
 
 def histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from tf_lottery.analysis.figures.search import percent_axis
-from tf_lottery.analysis.figures.style import BLACK, COLORS, MARKERS, new_figure
+from tf_lottery.analysis.figures.style import BLACK, COLORS, MARKERS, draw_ranges, new_figure
 from tf_lottery.analysis.overlap import ALL, Overlap, Pair, grouped, mean
 
 _MOST_PANELS = 9  # a network of more layers has the one of all together
@@ -100,12 +100,8 @@ def _draw(axes: Axes, pairs: Sequence[Pair], layer: str) -> None:
             [one.jaccard for pair in of for one in pair.layers if one.layer == layer]
             for of in levels.values()
         ]
-        below = [max(0.0, middle - min(found)) for middle, found in zip(means, values, strict=True)]
-        above = [max(0.0, max(found) - middle) for middle, found in zip(means, values, strict=True)]
-        if any(below + above):
-            axes.errorbar(
-                places, means, yerr=[below, above], fmt="none", color=look["color"], elinewidth=1, capsize=2
-            )
+        if any(len(set(found)) > 1 for found in values):
+            draw_ranges(axes, places, means, values, look["color"])
         axes.plot(places, means, _KINDS["as they are"], **look)
         matched = _KINDS["hidden units matched"]
         axes.plot(*_curve(levels, layer, lambda one: one.matched), matched, **look, markerfacecolor="white")

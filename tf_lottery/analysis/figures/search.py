@@ -11,7 +11,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from tf_lottery.analysis.aggregate import Group, first_measured, groups
-from tf_lottery.analysis.figures.style import BLACK, COLORS, MARKERS, new_figure, plain
+from tf_lottery.analysis.figures.style import (
+    BLACK,
+    COLORS,
+    MARKERS,
+    draw_ranges,
+    new_figure,
+    plain,
+    replicates,
+)
 from tf_lottery.training.history import TICKET, Result
 
 _HOLLOW = "_hollow"  # which no legend shows
@@ -76,11 +84,9 @@ def plot_search(results: Sequence[Result]) -> Figure:
         ValueError: there are no results.
     """
     quantities = [EARLY_STOP, quality(results), *filter(_measured_in(results), _AT_THE_END)]
-    replicates = len({result.replicate for result in results})
-    suffix = f": mean and range of {replicates} replicates" if replicates > 1 else ""
     rows = len(quantities) // 2 if len(quantities) != 3 else 1
     with new_figure(1.2 + 3.5 * rows) as figure:
-        figure.suptitle(f"Lottery-ticket search{suffix}", fontsize=14)
+        figure.suptitle(f"Lottery-ticket search{replicates(results)}", fontsize=14)
         draw_search(figure, results, quantities, rows)
     return figure
 
@@ -191,11 +197,7 @@ def draw_curve(
     means = [quantity.mean(group) for group in points]
     axes.plot(places, means, **look)
     if any(len(group.results) > 1 for group in points):
-        below = [mean - min(quantity.of(group)) for mean, group in zip(means, points, strict=True)]
-        above = [max(quantity.of(group)) - mean for mean, group in zip(means, points, strict=True)]
-        # The mean of equal values may be a rounding off them, and a bar must not be negative.
-        bars = [[max(0.0, length) for length in lengths] for lengths in (below, above)]
-        axes.errorbar(places, means, yerr=bars, fmt="none", color=look["color"], elinewidth=1, capsize=2.5)
+        draw_ranges(axes, places, means, list(map(quantity.of, points)), look["color"])
     hollow = [index for index, group in enumerate(points) if not group.early_stop_reached]
     look |= {"linestyle": "", "markerfacecolor": "white", "label": _HOLLOW}
     axes.plot([places[i] for i in hollow], [means[i] for i in hollow], zorder=4, **look)

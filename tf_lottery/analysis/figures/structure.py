@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from tf_lottery.analysis.aggregate import Group, groups
 from tf_lottery.analysis.figures.search import Quantity, add_legend, draw_arms, label_axes, quality
-from tf_lottery.analysis.figures.style import new_figure
+from tf_lottery.analysis.figures.style import new_figure, replicates
 from tf_lottery.analysis.structure_table import Compared
 from tf_lottery.training.history import TICKET
 
@@ -44,11 +44,9 @@ def plot_structure(networks: Sequence[Compared]) -> Figure:
     points = [group for levels in by_arm.values() for group in levels.values()]
     there = [q for q in _PANELS if any(math.isfinite(v) for g in points for v in q.of(g))]
     panels = [quality(networks), *there]
-    replicates = len({network.replicate for network in networks})
-    suffix = f": mean and range of {replicates} replicates" if replicates > 1 else ""
     rows = math.ceil(len(panels) / _COLUMNS)
     with new_figure(1 + 2.5 * rows) as figure:
-        figure.suptitle(f"Structure of tickets and controls{suffix}", fontsize=14)
+        figure.suptitle(f"Structure of tickets and controls{replicates(networks)}", fontsize=14)
         grid = figure.subplots(rows, _COLUMNS, squeeze=False).flat
         for index, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
             apart = _apart(by_arm, panel)

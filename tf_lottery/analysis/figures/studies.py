@@ -13,7 +13,7 @@ from tf_lottery.analysis import studies
 from tf_lottery.analysis.aggregate import Group
 from tf_lottery.analysis.figures import search
 from tf_lottery.analysis.figures.search import EARLY_STOP, Quantity
-from tf_lottery.analysis.figures.style import BLACK, COLORS, new_figure, plain
+from tf_lottery.analysis.figures.style import BLACK, COLORS, new_figure, plain, replicates
 from tf_lottery.analysis.studies import Found, Study
 from tf_lottery.training.history import TICKET
 
@@ -46,7 +46,7 @@ def plot_side_by_side(study: Study) -> Figure:
     bands = math.ceil(len(found) / _WIDEST)
     columns = math.ceil(len(found) / bands)
     with new_figure(1 + 3.8 * bands) as figure:
-        figure.suptitle(f"Lottery-ticket searches{_replicates(study)}", fontsize=14)
+        figure.suptitle(f"Lottery-ticket searches{replicates(studies.all_results(study))}", fontsize=14)
         grid = figure.subplots(2 * bands, columns, sharex=True, squeeze=False)
         # An experiment's two panels stand in one column.
         pairs = grid.reshape(bands, 2, columns).swapaxes(1, 2).reshape(-1, 2)
@@ -91,7 +91,7 @@ def plot_together(study: Study) -> Figure:
     costs = {by_arm[TICKET][level].mean("search_steps") for by_arm in found.values()}
     panels = 3 if len(costs) > 1 else 2
     with new_figure(0.5 + 3.4 * panels) as figure:
-        figure.suptitle(f"Tickets of all experiments{_replicates(study)}", fontsize=14)
+        figure.suptitle(f"Tickets of all experiments{replicates(studies.all_results(study))}", fontsize=14)
         steps, accuracies, *rest = figure.subplots(panels)
         _draw_tickets(steps, found, EARLY_STOP)
         _draw_tickets(accuracies, found, quality)
@@ -168,8 +168,3 @@ def _look(index: int) -> dict[str, str]:
         "marker": _MARKERS[index % len(_MARKERS)],
         "linestyle": _LINES[index // len(COLORS) % len(_LINES)],
     }
-
-
-def _replicates(study: Study) -> str:
-    replicates = len({result.replicate for result in studies.all_results(study)})
-    return f": mean and range of {replicates} replicates" if replicates > 1 else ""

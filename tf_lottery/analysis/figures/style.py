@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import matplotlib.style
@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tf_lottery import files
+from tf_lottery.training.history import Result
 
 # Okabe and Ito's palette, which colour-blind people can tell apart; without its black,
 # which is for the dense network, and its yellow, which is too pale on white.
@@ -55,6 +56,26 @@ def new_figure(height: float) -> Iterator[Figure]:
         FigureCanvasAgg(figure)
         figure.get_layout_engine().set(wspace=0.06)
         yield figure
+
+
+def replicates(results: Iterable[Result], words: str = "mean and range of") -> str:
+    """Returns the end of a title: how many replicates there are; of one, nothing."""
+    count = len({result.replicate for result in results})
+    return f": {words} {count} replicates" if count > 1 else ""
+
+
+def draw_ranges(
+    axes: Axes,
+    places: Sequence[float],
+    means: Sequence[float],
+    samples: Sequence[Sequence[float]],
+    color: str,
+) -> None:
+    """Draws a bar from the lowest to the highest of each sample, through its mean."""
+    # The mean of equal values may be a rounding off them, and a bar must not be negative.
+    below = [max(0.0, mean - min(sample)) for mean, sample in zip(means, samples, strict=True)]
+    above = [max(0.0, max(sample) - mean) for mean, sample in zip(means, samples, strict=True)]
+    axes.errorbar(places, means, yerr=[below, above], fmt="none", color=color, elinewidth=1, capsize=2.5)
 
 
 def plain(axes: Axes) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from tf_lottery import names
 from tf_lottery.analysis import connectivity, instability
 from tf_lottery.analysis.figures import connectivity as figures
-from tf_lottery.analysis.findings import Findings, Scalar
+from tf_lottery.analysis.findings import NOTHING_TRAINED, Findings, Scalar
 from tf_lottery.analysis.instability import Pair
 from tf_lottery.experiments import experiment as experiment_module
 from tf_lottery.experiments.config import ExperimentConfig, TrainConfig
@@ -26,7 +26,7 @@ from tf_lottery.tickets import masks, seeds
 from tf_lottery.training import data, recorded
 from tf_lottery.training.arms import Arrays, Start, Trained
 from tf_lottery.training.batch_norm import BatchStatistics
-from tf_lottery.training.history import SEARCH, TICKET, Result
+from tf_lottery.training.history import TICKET, Result
 from tf_lottery.training.loop import Loop
 from tf_lottery.training.runs import ReplicateStore
 from tf_lottery.training.terminal import Terminal
@@ -64,9 +64,9 @@ def analyze(
         ValueError: a network that the run has not, or a number out of range.
     """
     config = experiment_module.recorded_config(folder)
-    results = [result for result in recorded.results(folder) if result.arm != SEARCH]
+    results = [network.result for network in recorded.compared(folder)]
     if not results:
-        return Findings("No network is trained yet.")
+        return NOTHING_TRAINED
     chosen = _chosen(results, arms, levels)
     steps = sorted(set(rewind_steps or (config.prune.rewind_step,)))
     _check(config, arms, steps, orders, points)

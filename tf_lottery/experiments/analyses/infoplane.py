@@ -13,15 +13,15 @@ from tf_lottery import names
 from tf_lottery.analysis import information_plane as plane
 from tf_lottery.analysis import mutual_information, verdict
 from tf_lottery.analysis.figures import information_plane as figures
-from tf_lottery.analysis.findings import Findings, Scalar
+from tf_lottery.analysis.findings import NOTHING_TRAINED, Findings, Scalar
 from tf_lottery.experiments.datasets import Data
 from tf_lottery.experiments.experiment import Experiment
 from tf_lottery.keras_api.masked_model import MaskedModel
-from tf_lottery.tickets import seeds
+from tf_lottery.tickets import masks, seeds
 from tf_lottery.tickets.masks import Arrays
 from tf_lottery.training import recorded
 from tf_lottery.training.arms import Trained
-from tf_lottery.training.history import SEARCH, TICKET, Result
+from tf_lottery.training.history import TICKET, Result
 from tf_lottery.training.terminal import Terminal
 
 Network = tuple[int, str]  # level and arm
@@ -58,9 +58,9 @@ def analyze(
     for name, number in (("examples", examples), ("points", points)):
         if number < 2:
             raise ValueError(f"--{name} must be 2 or more. Received {number}.")
-    asked = _asked(recorded.results(folder), levels, arms)
+    asked = _asked([network.result for network in recorded.compared(folder)], levels, arms)
     if not asked:
-        return Findings("No network is trained yet.")
+        return NOTHING_TRAINED
     experiment = Experiment.of_run(folder)
     x, labels = _examples(experiment.data, examples)
     layers = plane.LayerOutputs(experiment.model.model)
@@ -104,8 +104,7 @@ class _Outputs(Mapping[int, Arrays]):
 
 def _asked(results: Sequence[Result], levels: Sequence[int], arms: Sequence[str]) -> list[Result]:
     """Returns the results of the networks to look at."""
-    results = [result for result in results if result.arm != SEARCH]
-    if not any(map(_is_dense, results)):
+    if not any(result.is_dense for result in results):
         return []
     known = dict.fromkeys(result.arm for result in results)
     for arm in arms:
@@ -142,7 +141,7 @@ def _trained_again(
                     steps = _steps(trained.start.step, trained.last_step, points)
                     start = dataclasses.replace(trained.start, snapshots=steps)
                     again = experiment.train(start, replicate, store=store, listeners=(terminal,))
-                    yield result, again, _equal(trained.final, again.final)
+                    yield result, again, masks.equal(trained.final, again.final)
                 if not wanted:
                     break
 
@@ -151,12 +150,6 @@ def _steps(first: int, last: int, points: int) -> frozenset[int]:
     """Returns about so many steps from the first to the last, on a logarithmic grid."""
     between = np.geomspace(1, last - first, points - 1).round().astype(int)
     return frozenset([first, *(first + between).tolist()])
-
-
-def _equal(one: Arrays, other: Arrays) -> bool:
-    return one.keys() == other.keys() and all(
-        np.array_equal(array, other[path]) for path, array in one.items()
-    )
 
 
 def _parts(data: Data, index: int) -> list[np.ndarray]:
@@ -171,11 +164,7 @@ def _examples(data: Data, number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _title(result: Result) -> str:
-    return "dense" if _is_dense(result) else f"{result.arm} {100 * result.density:.3g} %"
-
-
-def _is_dense(result: Result) -> bool:
-    return (result.level, result.arm) == (0, TICKET)
+    return "dense" if result.is_dense else f"{result.arm} {100 * result.density:.3g} %"
 
 
 def _head(labels: np.ndarray, whole: int, replicates: int) -> str:

@@ -8,18 +8,17 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from tf_lottery import files
 from tf_lottery.analysis import overlap as overlaps
 from tf_lottery.analysis import tables
 from tf_lottery.analysis.figures.overlap import plot_between, plot_overlap
-from tf_lottery.analysis.findings import Findings, Scalar
+from tf_lottery.analysis.findings import NOTHING_TRAINED, Findings, Scalar
 from tf_lottery.analysis.overlap import Pair
-from tf_lottery.tickets.masks import Arrays
+from tf_lottery.tickets import masks
 from tf_lottery.training import recorded
-from tf_lottery.training.history import SEARCH, TICKET, Result
+from tf_lottery.training.history import TICKET, Result
 from tf_lottery.training.recorded import Recorded
 
 _MOST_LAYERS = 6  # that have columns in a table
@@ -53,9 +52,9 @@ def analyze(folder: Path) -> Findings:
 
     Controls with the ticket's mask are left out. Figure `overlap`.
     """
-    networks = [network for network in recorded.networks(folder) if network.result.arm != SEARCH]
+    networks = recorded.compared(folder)
     if not networks:
-        return Findings("No network is trained yet.")
+        return NOTHING_TRAINED
     compared = _with_own_masks(networks)
     notes = [_NESTED if _is_nested(_tickets(networks)) else _NOT_NESTED]
     if len({network.result.replicate for network in networks}) > 1:
@@ -156,7 +155,7 @@ def _pairs_between(names: tuple[str, str], tickets: tuple[Tickets, Tickets]) -> 
     found: dict[int, list[Pair]] = {}
     for replicate in sorted(set.intersection(*({r for r, level in of if level == 0} for of in tickets))):
         a, b = ({level: ticket for (r, level), ticket in of.items() if r == replicate} for of in tickets)
-        matched = not _equal(a[0].start(), b[0].start())
+        matched = not masks.equal(a[0].start(), b[0].start())
         for i, j in _nearest(a, b):
             both = overlaps.overlap(a[i].mask(), b[j].mask(), matched=matched)
             name = _name(a[i].result, names[0]), _name(b[j].result, names[1])
@@ -188,7 +187,7 @@ def _with_own_masks(networks: Sequence[Recorded]) -> list[Recorded]:
     tickets, found = _tickets(networks), []
     for network in networks:
         ticket = tickets.get((network.result.replicate, network.result.level), network)
-        if network is ticket or not _equal(network.mask(), ticket.mask()):
+        if network is ticket or not masks.equal(network.mask(), ticket.mask()):
             found.append(network)
     return found
 
@@ -202,10 +201,6 @@ def _is_nested(tickets: Tickets) -> bool:
             if any((array & ~kept[path]).any() for path, array in ticket.mask().items()):
                 return False
     return True
-
-
-def _equal(a: Arrays, b: Arrays) -> bool:
-    return a.keys() == b.keys() and all(np.array_equal(array, b[path]) for path, array in a.items())
 
 
 def _shapes(tickets: Tickets) -> dict[str, tuple[int, ...]] | None:

@@ -12,10 +12,9 @@ from tf_lottery.analysis.figures.levels import NothingToDraw
 from tf_lottery.analysis.figures.movement import plot_movement
 from tf_lottery.analysis.figures.search import plot_search
 from tf_lottery.analysis.figures.weights import plot_weights
-from tf_lottery.analysis.findings import Findings
+from tf_lottery.analysis.findings import NOTHING_TRAINED, Findings
 from tf_lottery.experiments.analyses import report
 from tf_lottery.training import recorded
-from tf_lottery.training.history import SEARCH
 from tf_lottery.training.recorded import Recorded
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ FIGURES: dict[str, tuple[str, Callable[[Sequence[Recorded]], "Figure"]]] = {
     "connections": ("kept weights at each input, into and out of each unit", plot_connections),
     "layers": ("density of each layer against that of all", plot_layers),
 }
-_NOTHING = "No network is trained yet."
 _COMPARED = {
     "side_by_side": "each run by itself, all on the same axes",
     "together": "the tickets of all runs in the same panels",
@@ -57,9 +55,9 @@ def analyze(folder: str | os.PathLike[str], figures: Sequence[str] = tuple(FIGUR
         RunDirectoryError: a file is damaged; names it.
     """
     chosen, drawn, lines = _checked(figures), {}, []
-    networks = [network for network in recorded.networks(folder) if network.result.arm != SEARCH]
+    networks = recorded.compared(folder)
     if not networks:
-        return Findings(_NOTHING)
+        return NOTHING_TRAINED
     for name in chosen:
         shows, draw = FIGURES[name]
         try:
@@ -78,8 +76,9 @@ def compare(runs: Mapping[str, str | os.PathLike[str]], figures: Sequence[str] =
         figures: of the runs by themselves.
     """
     drawn = report.compare(runs).figures
-    lines = [f"{name:<12}  {_COMPARED[name]}" for name in drawn]
-    return Findings("\n".join(lines) or _NOTHING, figures=drawn)
+    if not drawn:
+        return NOTHING_TRAINED
+    return Findings("\n".join(f"{name:<12}  {_COMPARED[name]}" for name in drawn), figures=drawn)
 
 
 def _checked(figures: Sequence[str]) -> list[str]:

@@ -8,13 +8,11 @@ from tf_lottery import files
 from tf_lottery.analysis import report, studies
 from tf_lottery.analysis.figures import search
 from tf_lottery.analysis.figures import studies as study_figures
-from tf_lottery.analysis.findings import Findings
+from tf_lottery.analysis.findings import NOTHING_TRAINED, Findings
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments import experiment
 from tf_lottery.training import recorded
-from tf_lottery.training.history import SEARCH, TICKET, Result
-
-_NOTHING = "No network is trained yet."
+from tf_lottery.training.history import Result
 
 
 def analyze(folder: str | os.PathLike[str]) -> Findings:
@@ -22,9 +20,9 @@ def analyze(folder: str | os.PathLike[str]) -> Findings:
 
     With replicates, the table of paired differences ticket minus reinit too.
     """
-    results = _compared(folder)
+    results = _results(folder)
     if not results:
-        return Findings(_NOTHING)
+        return NOTHING_TRAINED
     parts = [_progress(folder, results), report.text(results)]
     return Findings("\n\n".join(filter(None, parts)), figures={"search": search.plot_search(results)})
 
@@ -35,11 +33,11 @@ def compare(runs: Mapping[str, str | os.PathLike[str]]) -> Findings:
     Args:
         runs: name -> run directory. One without a trained dense network is left out, and named.
     """
-    study = {name: _compared(folder) for name, folder in runs.items()}
-    begun = {name: rows for name, rows in study.items() if any(_is_dense(row) for row in rows)}
+    study = {name: _results(folder) for name, folder in runs.items()}
+    begun = {name: rows for name, rows in study.items() if any(row.is_dense for row in rows)}
     left_out = ", ".join(name for name in study if name not in begun)
     if not begun:
-        return Findings(_NOTHING)
+        return NOTHING_TRAINED
     figures = {
         "side_by_side": study_figures.plot_side_by_side(begun),
         "together": study_figures.plot_together(begun),
@@ -48,12 +46,8 @@ def compare(runs: Mapping[str, str | os.PathLike[str]]) -> Findings:
     return Findings(studies.table(begun) + note, figures=figures)
 
 
-def _compared(folder: str | os.PathLike[str]) -> list[Result]:
-    return [result for result in recorded.results(folder) if result.arm != SEARCH]
-
-
-def _is_dense(result: Result) -> bool:
-    return result.arm == TICKET and result.level == 0
+def _results(folder: str | os.PathLike[str]) -> list[Result]:
+    return [network.result for network in recorded.compared(folder)]
 
 
 def _progress(folder: str | os.PathLike[str], results: list[Result]) -> str:

@@ -11,7 +11,7 @@ from tf_lottery import files
 from tf_lottery.analysis import structure, structure_table, verdict
 from tf_lottery.analysis.aggregate import groups
 from tf_lottery.analysis.figures.structure import plot_structure
-from tf_lottery.analysis.findings import Findings, Scalar
+from tf_lottery.analysis.findings import NOTHING_TRAINED, Findings, Scalar
 from tf_lottery.analysis.structure import Quantities
 from tf_lottery.analysis.structure_table import Compared
 from tf_lottery.experiments import experiment
@@ -19,7 +19,7 @@ from tf_lottery.experiments.experiment import Experiment
 from tf_lottery.search.network import KerasNetwork
 from tf_lottery.tickets.masks import Arrays
 from tf_lottery.training import recorded
-from tf_lottery.training.history import SEARCH, TICKET, Result
+from tf_lottery.training.history import TICKET, Result
 from tf_lottery.training.recorded import Recorded
 
 _MEANINGS = """\
@@ -46,9 +46,9 @@ def analyze(folder: str | os.PathLike[str], *, levels: Sequence[int] = (), examp
     Raises:
         ValueError: the run has no such level, or no dense network, or `examples` is less than 1.
     """
-    networks = [network for network in recorded.networks(folder) if network.result.arm != SEARCH]
+    networks = recorded.compared(folder)
     if not networks:
-        return Findings("No network is trained yet.")
+        return NOTHING_TRAINED
     shown = _levels(levels, [network.result for network in networks])
     entries = files.read_json(pathlib.Path(folder) / recorded.CONFIG)
     model = _Model(Experiment.of_run(folder), examples) if experiment.is_config(entries) else None
