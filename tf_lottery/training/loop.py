@@ -70,9 +70,9 @@ class Loop:
         self._compile()
 
     def order(self, *key: int | str) -> DataOrder | StreamOrder:
-        """Returns which batches each step takes, to hand to `train`: for arrays, by the key."""
+        """Returns which batches each step takes, to hand to `train`: a function of step and key."""
         if self._stream is not None:
-            return StreamOrder(self._stream)
+            return self._stream.order(*key)
         return DataOrder(self._examples, self.batch_size, *key)
 
     def train(self, batches: np.ndarray | list[Examples]) -> Logs:

@@ -57,6 +57,10 @@ class Stream:
         yield from map(self._examples, self._raw())
         getattr(self._dataset, "on_epoch_end", _nothing)()
 
+    def order(self, *key: int | str) -> "StreamOrder":
+        """Returns which batches each step takes; here those of the data set, whatever the key."""
+        return StreamOrder(self)
+
     def count(self, limit: int | None = None) -> int | None:
         """Returns the number of batches in a pass, None where it never ends.
 
