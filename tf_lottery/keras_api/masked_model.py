@@ -38,19 +38,21 @@ class MaskedModel:
         prunable.check_built(model)
         held = [p for p, slot in prunable.slots(model).items() if masking.constraint_of(slot.variable)]
         kernels = prunable.prunable_slots(model, [*asked, *held])
-        if self.optimizer is not None:
-            optimizers.refuse_legacy(self.optimizer, self.flavour)
-            optimizers.build(model)
-        self._hold_wrappers()
-        prunable.expose_seeds(model)
-        self._slots = prunable.slots(model)
-        self.shapes = {path: tuple(slot.variable.shape) for path, slot in kernels.items()}
-        self._attached = [
-            slot.variable for slot in kernels.values() if masking.constraint_of(slot.variable) is None
-        ]
-        for variable in self._attached:
-            masking.attach(variable)
-            holding.forget_traces(model)
+        _check_strategy(model)
+        with model.distribute_strategy.scope():
+            if self.optimizer is not None:
+                optimizers.refuse_legacy(self.optimizer, self.flavour)
+                optimizers.build(model)
+            self._hold_wrappers()
+            prunable.expose_seeds(model)
+            self._slots = prunable.slots(model)
+            self.shapes = {path: tuple(slot.variable.shape) for path, slot in kernels.items()}
+            self._attached = [
+                slot.variable for slot in kernels.values() if masking.constraint_of(slot.variable) is None
+            ]
+            for variable in self._attached:
+                masking.attach(variable)
+                holding.forget_traces(model)
         self._is_new = not isinstance(model, holding.HoldsMasks)
         holding.hold(model)
         self.fresh_state = self.state()
@@ -183,15 +185,17 @@ class MaskedModel:
         given, config = self._compiled
         try:
             config = copy.deepcopy(config) if optimizer is given and config else optimizer.get_config()
-            fresh = type(optimizer).from_config(config)
+            with self.model.distribute_strategy.scope():
+                fresh = type(optimizer).from_config(config)
         except Exception as error:
             raise ValueError(
                 f"The optimizer {type(optimizer).__name__} cannot be made anew from its get_config(), "
                 f"as a fresh start needs: {error}"
             ) from error
         # Some optimizers keep a copy of the weights: it is made here, of those that are set now.
-        fresh.build(self.model.trainable_variables)
-        optimizers.build(self.model)
+        with self.model.distribute_strategy.scope():
+            fresh.build(self.model.trainable_variables)
+            optimizers.build(self.model)
         for variable, value in zip(
             optimizers.variables_of(optimizer), optimizers.variables_of(fresh), strict=True
         ):
@@ -222,6 +226,18 @@ class MaskedModel:
         from tf_lottery.keras_api import tfmot_wrappers
 
         tfmot_wrappers.hold_masks(self.model)
+
+
+def _check_strategy(model: Any) -> None:
+    """Refuses a model under a strategy that it was not made under: its replicas would go their own ways."""
+    strategy = model.distribute_strategy
+    variables = [v if isinstance(v, tf.Variable) else v.value for v in model.trainable_variables]
+    made_under = strategy.extended.variable_created_in_scope
+    if strategy.num_replicas_in_sync > 1 and not all(map(made_under, variables)):
+        raise ValueError(
+            f"The model {model.name!r} was not made under the {type(strategy).__name__} that it is to be "
+            "trained under: make and compile it inside `with strategy.scope():`."
+        )
 
 
 def apply_mask(model: Any, mask: Mapping[str, np.ndarray]) -> Any:

@@ -17,7 +17,8 @@ from tf_lottery.tickets import seeds
 from tf_lottery.training import data
 from tf_lottery.training.data import Examples
 from tf_lottery.training.inputs import Source
-from tf_lottery.training.loop import is_of_keras, on_device
+from tf_lottery.training.replicas import on_device
+from tf_lottery.training.steps import is_of_keras
 from tf_lottery.training.streams import Stream
 
 _BATCH = 1000

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.keras_api import prunable
-from tf_lottery.training.loop import on_device
+from tf_lottery.training.replicas import on_device
 
 _STATISTICS = ("moving_mean", "moving_variance")
 

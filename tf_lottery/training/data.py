@@ -100,8 +100,8 @@ def count(examples: Examples) -> int:
     return len(tf.nest.flatten(examples)[0])
 
 
-def take(examples: Examples, rows: np.ndarray) -> Examples:
-    """Returns the examples of these indices."""
+def take(examples: Examples, rows: np.ndarray | slice) -> Examples:
+    """Returns the examples of these indices, in arrays of their shape."""
     return tf.nest.map_structure(lambda leaf: leaf[rows], examples)
 
 

@@ -1,9 +1,10 @@
 """Many training steps in one compiled call, round the model's own `train_step`.
 
-The user's optimizer, loss, metrics, regularizers and schedules are those of the
-model. Arrays lie on the device and a step gathers its batch by index; batches of a
-stream come stacked. One trace serves every level, arm and replicate: masks, weights
-and data are inputs.
+The user's optimizer, loss, metrics, regularizers and schedules are those of the model,
+and so is the `tf.distribute` strategy that it was made under. Arrays lie on the device
+and a step gathers its batch by index; batches of a stream, and of arrays too large for
+that, come stacked. One trace serves every level, arm and replicate: masks, weights and
+data are inputs.
 """
 
 import itertools
@@ -15,7 +16,9 @@ import tensorflow as tf
 
 from tf_lottery.keras_api import optimizers
 from tf_lottery.training.data import DataOrder, Examples, count
-from tf_lottery.training.streams import Stream, StreamOrder, stacked
+from tf_lottery.training.replicas import Replicas
+from tf_lottery.training.steps import repeated
+from tf_lottery.training.streams import HostArrays, Stream, StreamOrder, stacked
 
 Logs = dict[str, float]
 _EVALUATION_BATCH, _BYTES = 1000, 2**26
@@ -35,7 +38,7 @@ class Loop:
         jit: whether XLA compiles the loop; None lets `prefers_xla` decide.
 
     Raises:
-        ValueError: the batch size is out of range.
+        ValueError: the batch size is out of range, or no multiple of the number of replicas.
     """
 
     def __init__(
@@ -49,24 +52,22 @@ class Loop:
         jit: bool | None = None,
     ):
         self.model = model
+        self.replicas = Replicas(model.distribute_strategy)
         self.batch_size = batch_size
-        self.chunk = _chunk_within_memory(train, chunk)
         self.traces = 0
         self.evaluation_names = tuple(evaluation)
-        self.jit = prefers_xla(model) if jit is None else jit
+        # Replicas exchange gradients within a step, which XLA does not compile but on TPUs.
+        self.jit = (prefers_xla(model) if jit is None else jit) and self.replicas.count == 1
+        if not isinstance(train, Stream):
+            self._examples = _check_batch_size(batch_size, count(train))
+            self.replicas.check(batch_size)
+        train = self._streamed_if_large(train)
         self._stream = train if isinstance(train, Stream) else None
-        if self._stream is None:
-            self._examples = count(train)
-            if not 1 <= batch_size <= self._examples:
-                raise ValueError(
-                    f"batch_size must be 1 to {self._examples}, the training examples. Received {batch_size}."
-                )
-            train = on_device(train)
-        self._train_data = train
-        self._evaluation_data = {
-            name: data if isinstance(data, Stream) else on_device(data) for name, data in evaluation.items()
-        }
-        self._build()
+        self.chunk = _chunk_within_memory(train, chunk)
+        # Whole on each replica: which examples a batch takes is known only then.
+        self._train_data = self.replicas.place(lambda _: train) if self._stream is None else ()
+        self._evaluation_data = {name: self._shared_out(data) for name, data in evaluation.items()}
+        self._build(train)
         self._compile()
 
     def order(self, *key: int | str) -> DataOrder | StreamOrder:
@@ -84,7 +85,10 @@ class Loop:
         """
         parts = [batches] if isinstance(batches, np.ndarray) else batches
         for part in parts:
-            logs = self._call("_train", *_padded(part, self.chunk))
+            self.replicas.check(
+                tf.nest.flatten(part)[0].shape[1] * (self._stream.share[1] if self._stream else 1)
+            )
+            logs = self._call("_train", self._train_data, *self._chunk_of(part, self.chunk, self._stream))
         return _floats(logs)
 
     def reset_metrics(self) -> None:
@@ -95,26 +99,52 @@ class Loop:
         """Returns the model's metrics over the evaluation data called `name`."""
         data = self._evaluation_data[name]
         if not isinstance(data, Stream):
-            return _floats(self._call("_evaluate", data))
+            return _floats(self._call("_evaluate", *data))
         self.model.reset_metrics()
         logs, batches, chunk = None, iter(data), _chunk_within_memory(data, self.chunk)
         while parts := stacked(itertools.islice(batches, chunk)):
             for part in parts:
-                logs = self._call("_test", *_padded(part, chunk))
+                logs = self._call("_test", *self._chunk_of(part, chunk, data))
         if logs is None:
             raise ValueError(
                 f"The {name} data set gave no batch in this pass: it has to start anew for each."
             )
         return _floats(logs)
 
-    def _build(self) -> None:
+    def _streamed_if_large(self, data: Examples | Stream) -> Examples | Stream:
+        if isinstance(data, Stream) or self.replicas.fit(data):
+            return data
+        return HostArrays(data, self.batch_size)
+
+    def _shared_out(self, data: Examples | Stream) -> Stream | tuple[Any, int]:
+        """Returns evaluation data: on each replica its part, and how many examples all have together."""
+        data = self._streamed_if_large(data)
+        return data if isinstance(data, Stream) else (self.replicas.share_out(data), count(data))
+
+    def _chunk_of(self, part: Any, chunk: int, stream: Stream | None) -> tuple[Any, tf.Tensor]:
+        """Returns up to `chunk` batches as a whole chunk, shared out, and how many of them count."""
+        steps = len(tf.nest.flatten(part)[0])
+
+        def pad(leaf: np.ndarray) -> np.ndarray:
+            padded = np.zeros((chunk, *leaf.shape[1:]), leaf.dtype)
+            padded[:steps] = leaf
+            return padded
+
+        share = (0, 1) if stream is None else stream.share
+        padded = tf.nest.map_structure(pad, part)
+        return self.replicas.share_out(padded, axis=1, share=share), tf.constant(steps, tf.int32)
+
+    def _build(self, train: Examples | Stream) -> None:
         # Keras makes optimizer and metric variables at the first step, which XLA does not allow.
-        optimizers.build(self.model)
-        if self._stream is not None:
-            first = on_device(self._stream.first)
+        if self._stream is None:
+            first, share = tf.nest.map_structure(lambda array: array[: self.batch_size], train), (0, 1)
         else:
-            first = tf.nest.map_structure(lambda t: t[: self.batch_size], self._train_data)
-        self.model.test_step(first)
+            first, share = train.first, train.share
+        one_replica = self.replicas.count == 1 or getattr(self.model, "run_eagerly", False)
+        run = self.replicas.run if one_replica else tf.function(self.replicas.run)
+        with self.replicas.strategy.scope():
+            optimizers.build(self.model)
+            run(self.model.test_step, self.replicas.share_out(first, share=share))
         self.model.reset_metrics()
 
     def _compile(self) -> None:
@@ -141,51 +171,33 @@ class Loop:
         self._compile()
         return getattr(self, name)(*arguments)
 
-    def _train_chunk(self, chunk: Any, steps: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _train_chunk(self, data: Any, chunk: Any, steps: tf.Tensor) -> dict[str, tf.Tensor]:
         self.traces += 1
         if self._stream is not None:
-            return self._repeat("train_step", lambda i: _at(chunk, i), steps)
-        data = self._train_data
-        return self._repeat("train_step", lambda i: _gathered(data, chunk[i]), steps)
+            return self._repeated("train_step", _at, steps, chunk)
+        return self._repeated("train_step", lambda i, x, rows: _gathered(x, rows[i]), steps, data, chunk)
 
     def _test_chunk(self, chunk: Any, steps: tf.Tensor) -> dict[str, tf.Tensor]:
         self.traces += 1
-        return self._repeat("test_step", lambda i: _at(chunk, i), steps)
+        return self._repeated("test_step", _at, steps, chunk)
 
-    def _evaluate_all(self, data: Any) -> dict[str, tf.Tensor]:
+    def _evaluate_all(self, data: Any, examples: int) -> dict[str, tf.Tensor]:
         self.traces += 1
         self.model.reset_metrics()
-        batch = max(self.batch_size, min(_EVALUATION_BATCH, _BYTES // _bytes_per_example(data)))
-        full, rest = divmod(tf.nest.flatten(data)[0].shape[0], batch)
+        batch = max(self.batch_size, min(_EVALUATION_BATCH, _BYTES // self.replicas.bytes_per_example(data)))
+        # Replicas take as many steps, and then what is left over, which on some may be one more.
+        full, rows = examples // self.replicas.count // batch, tf.range(batch)
         if full:
-            logs = self._repeat(
-                "test_step", lambda i: _gathered(data, i * batch + tf.range(batch)), tf.constant(full)
-            )
-        if rest:
-            logs = _scalars(self.model.test_step(tf.nest.map_structure(lambda t: t[-rest:], data)))
+            steps = tf.constant(full)
+            logs = self._repeated("test_step", lambda i, x: _gathered(x, i * batch + rows), steps, data)
+        if full * batch * self.replicas.count < examples:
+            logs = self._repeated("test_step", lambda i, x: _after(x, full * batch), tf.constant(1), data)
         return logs
 
-    def _repeat(
-        self, step: str, batch_of: Callable[[tf.Tensor], Examples], steps: tf.Tensor
+    def _repeated(
+        self, step: str, batch_of: Callable[..., Examples], steps: tf.Tensor, *data: Any
     ) -> dict[str, tf.Tensor]:
-        """Takes a number of the model's steps; returns the logs of the last one."""
-        # XLA would compile a loop over `tf.range(steps)` anew for each number of steps.
-        function, i = getattr(self.model, step), tf.constant(0)
-        if is_of_keras(self.model, step):
-            while i < steps:
-                function(batch_of(i))
-                i += 1
-            return self.model.get_metrics_result()
-        # What a step of the user's own returns may be in no metric.
-        if tf.executing_eagerly():
-            for i in range(steps):
-                logs = function(batch_of(i))
-            return _scalars(logs)
-        logs = dict.fromkeys(_names_of_result(function, batch_of(tf.constant(0))), tf.constant(0.0))
-        while i < steps:
-            logs = _scalars(function(batch_of(i)))
-            i += 1
-        return logs
+        return repeated(self.model, self.replicas, step, batch_of, steps, *data)
 
 
 def prefers_xla(model: Any) -> bool:
@@ -202,6 +214,12 @@ def prefers_xla(model: Any) -> bool:
     return not any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
 
 
+def _check_batch_size(batch_size: int, examples: int) -> int:
+    if not 1 <= batch_size <= examples:
+        raise ValueError(f"batch_size must be 1 to {examples}, the training examples. Received {batch_size}.")
+    return examples
+
+
 def _chunk_within_memory(data: Examples | Stream, chunk: int) -> int:
     """Returns how many batches of a stream are held at once."""
     if not isinstance(data, Stream):
@@ -210,51 +228,16 @@ def _chunk_within_memory(data: Examples | Stream, chunk: int) -> int:
     return max(1, min(chunk, _BYTES // max(batch, 1)))
 
 
-def _padded(part: Any, chunk: int) -> tuple[Any, tf.Tensor]:
-    """Returns up to `chunk` batches as a whole chunk, and how many of them count."""
-    steps = len(tf.nest.flatten(part)[0])
-
-    def pad(leaf: np.ndarray) -> tf.Tensor:
-        padded = np.zeros((chunk, *leaf.shape[1:]), leaf.dtype)
-        padded[:steps] = leaf
-        return _as_fit_has_it(tf.constant(padded))
-
-    return tf.nest.map_structure(pad, part), tf.constant(steps, tf.int32)
-
-
-def is_of_keras(model: Any, method: str) -> bool:
-    return getattr(type(model), method).__module__.startswith(("keras.", "tf_keras."))
-
-
-def _names_of_result(function: Callable, batch: Examples) -> list[str]:
-    specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), batch)
-    return list(tf.function(function).get_concrete_function(specs).structured_outputs)
-
-
-def _scalars(logs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-    return {name: tf.reduce_mean(tf.cast(value, tf.float32)) for name, value in logs.items()}
-
-
 def _gathered(data: Any, rows: tf.Tensor) -> Any:
     return tf.nest.map_structure(lambda t: tf.gather(t, rows), data)
 
 
-def _at(chunk: Any, i: tf.Tensor) -> Any:
+def _at(i: tf.Tensor, chunk: Any) -> Any:
     return tf.nest.map_structure(lambda t: t[i], chunk)
 
 
-def on_device(data: Examples) -> Any:
-    return tf.nest.map_structure(lambda array: _as_fit_has_it(tf.constant(array)), data)
-
-
-def _as_fit_has_it(tensor: tf.Tensor) -> tf.Tensor:
-    # A model of float32 makes nothing of the other half.
-    return tf.cast(tensor, tf.float32) if tensor.dtype == tf.float64 else tensor
-
-
-def _bytes_per_example(data: Any) -> int:
-    leaves = tf.nest.flatten(data)
-    return max(1, sum(int(np.prod(t.shape[1:])) * t.dtype.size for t in leaves))
+def _after(data: Any, start: int) -> Any:
+    return tf.nest.map_structure(lambda t: t[start:], data)
 
 
 def _floats(logs: Mapping[str, Any]) -> Logs:

@@ -1,5 +1,6 @@
 """Data that come batch by batch: a `tf.data.Dataset`, or Keras's `PyDataset` or `Sequence`."""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,12 @@ class Stream:
         dataset: a batched `tf.data.Dataset`, a `keras.utils.PyDataset` or a
             `tf_keras.utils.Sequence`, of `x`, `(x, y)` or `(x, y, sample_weight)`.
         class_weight: class -> weight of its examples.
+
+    Attributes:
+        share: which of how many equal, contiguous parts of each batch it gives: (0, 1) is all of it.
     """
+
+    share = (0, 1)
 
     def __init__(self, what: str, dataset: Any, class_weight: Mapping[int, float] | None = None):
         self.what = what
@@ -107,6 +113,44 @@ class Stream:
             )
         examples = data.as_examples(self.what, *parts)
         return examples if self._class_weight is None else data.weigh_classes(examples, self._class_weight)
+
+
+class HostArrays(Stream):
+    """Arrays that are too large for the device: what is trained from them is the same.
+
+    Args:
+        examples: the arrays.
+        batch_size: examples in a batch; the last one of a pass may have fewer.
+    """
+
+    def __init__(self, examples: Examples, batch_size: int):
+        super().__init__("array", None)
+        self._arrays = examples
+        self._batch_size = batch_size
+
+    @property
+    def first(self) -> Examples:
+        return next(iter(self))
+
+    def __iter__(self) -> Iterator[Examples]:
+        for start in range(0, data.count(self._arrays), self._batch_size):
+            yield data.take(self._arrays, slice(start, start + self._batch_size))
+
+    def order(self, *key: int | str) -> "HostArraysOrder":
+        """Returns the batches of `data.DataOrder`."""
+        return HostArraysOrder(self._arrays, data.DataOrder(data.count(self._arrays), self._batch_size, *key))
+
+
+@dataclasses.dataclass(frozen=True)
+class HostArraysOrder:
+    """The batches of each step, gathered from arrays."""
+
+    examples: Examples
+    rows: data.DataOrder
+
+    def batches(self, step: int, count: int) -> list[Examples]:
+        """Returns the batches of `count` steps from `step` on, stacked."""
+        return [data.take(self.examples, self.rows.batches(step, count))]
 
 
 class StreamOrder:
