@@ -35,9 +35,15 @@ def crop_flip(keras: ModuleType) -> type:
             def first(shape: Any, dtype: Any = None, **kwargs: Any) -> Any:
                 return tf.constant([self.seed, 0], dtype)
 
-            # The seed, and the batches so far.
+            # The seed, and the batches so far, which every replica counts for itself.
+            shared = {"synchronization": "on_read", "aggregation": "only_first_replica"}
+            if keras.__name__ == "tf_keras":
+                shared = {
+                    "synchronization": tf.VariableSynchronization.ON_READ,
+                    "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
+                }
             self.state = self.add_weight(
-                name=SEED, shape=(2,), dtype="int64", initializer=first, trainable=False
+                name=SEED, shape=(2,), dtype="int64", initializer=first, trainable=False, **shared
             )
             super().build(input_shape)
 
@@ -58,9 +64,15 @@ def crop_flip(keras: ModuleType) -> type:
             import tensorflow as tf
 
             number, (height, width) = tf.shape(images)[0], images.shape[1:3]
+            # Each replica draws for the whole batch, and takes what is for its part.
+            replica = tf.distribute.get_replica_context()
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
             # One algorithm by name: left to itself, TensorFlow draws otherwise on each kind of device.
             seed = tf.convert_to_tensor(self.state)
-            top, left, flip = tf.unstack(tf.random.stateless_uniform((3, number, 1), seed, alg="philox"))
+            drawn = tf.random.stateless_uniform((3, number * replicas, 1), seed, alg="philox")
+            if replicas > 1:
+                drawn = tf.slice(drawn, [0, number * replica.replica_id_in_sync_group, 0], [3, number, 1])
+            top, left, flip = tf.unstack(drawn)
             self.state.assign(seed + [0, 1])
             rows = tf.range(height) + tf.cast(top * (2 * _PAD + 1), tf.int32)
             columns = tf.where(flip < 0.5, tf.range(width)[::-1], tf.range(width))

@@ -15,6 +15,7 @@ from tf_lottery.tickets import controls, rewinding, structure
 from tf_lottery.tickets.pruning import SCOPES
 from tf_lottery.tickets.rewinding import FINAL, REWINDINGS, Rewinding
 from tf_lottery.tickets.scores import CRITERIA
+from tf_lottery.training.strategies import STRATEGIES
 
 
 def _entry(default: Any, text: str) -> Any:
@@ -129,6 +130,7 @@ class ExperimentConfig(_Section):
     same_init: bool = _entry(False, "replicates start from the same weights, differ in their data order only")
     seed: int = _entry(0, "everything random depends on it")
     flavour: str = _entry("tf_keras", "tf_keras (Keras 2 in TF-MOT's pruning wrappers) or keras (Keras 3)")
+    strategy: str = _entry("auto", f"one of {', '.join(STRATEGIES)}: the devices to train on")
 
 
 # Entries that only add networks to a finished run.
@@ -239,6 +241,7 @@ _NAMES = (
     ("prune.criterion", CRITERIA, "criterion"),
     ("prune.schedule", SCHEDULES, "schedule"),
     ("flavour", FLAVOURS, "flavour"),
+    ("strategy", STRATEGIES, "strategy"),
 )
 
 
@@ -283,4 +286,6 @@ def count_networks(config: ExperimentConfig) -> tuple[int, int]:
 
 def entries_of(config: ExperimentConfig) -> dict[str, Any]:
     """Returns all that determines the results, for a run directory to keep and compare."""
-    return {**dataclasses.asdict(config), "control_levels": levels_with_controls(config)}
+    entries = {**dataclasses.asdict(config), "control_levels": levels_with_controls(config)}
+    del entries["strategy"]  # a run may go on with other devices
+    return entries

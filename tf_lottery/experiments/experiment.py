@@ -15,7 +15,7 @@ from tf_lottery.search.imp import Train, iterative_pruning, redraw_of
 from tf_lottery.search.network import KerasNetwork
 from tf_lottery.search.plan import Plan
 from tf_lottery.tickets import controls, masks, pruning, scores, seeds
-from tf_lottery.training import inputs
+from tf_lottery.training import inputs, strategies
 from tf_lottery.training.arms import Start, Trained
 from tf_lottery.training.loop import Loop
 from tf_lottery.training.recorded import CONFIG, explaining
@@ -28,6 +28,7 @@ class Experiment:
 
     Args:
         config: the experiment; checked here.
+        tpu: the name or address of the TPU to train on; empty for none.
 
     Attributes:
         config: the same.
@@ -39,9 +40,10 @@ class Experiment:
         ValueError: the config or the data cannot be used.
     """
 
-    def __init__(self, config: ExperimentConfig):
+    def __init__(self, config: ExperimentConfig, tpu: str = ""):
         config_module.validate(config)
         self.config = config
+        strategy = strategies.make(config.strategy, tpu)
         self.data = datasets.load(
             config.data.name,
             data_dir=config.data.data_dir or None,
@@ -49,7 +51,8 @@ class Experiment:
             validation_size=config.data.validation_size,
             seed=config.seed,
         )
-        self.model = models.build(config, self.data)
+        with strategy.scope():
+            self.model = models.build(config, self.data)
         self.loop = Loop(
             self.model.model,
             self.data.train,
@@ -65,7 +68,9 @@ class Experiment:
         Raises:
             RunDirectoryError: it has none, or is one of find_ticket, whose model and data it does not hold.
         """
-        return cls(recorded_config(workdir))
+        config = recorded_config(workdir)
+        config.strategy = "default"  # analyses go on in this process alone
+        return cls(config)
 
     def directory(self, workdir: str | os.PathLike[str]) -> RunDirectory:
         """Returns the run directory of this experiment at that path."""

@@ -23,6 +23,7 @@ from tf_lottery.training.runs import ReplicateStore, RunDirectory
 from tf_lottery.training.terminal import Terminal
 from tf_lottery.training.timings import Timings
 from tf_lottery.training.trainer import Listener, Trainer
+from tf_lottery.training.workers import SharedStore, Workers
 
 REPLICATE = 1
 _EXTENDABLE = ("levels", "controls")  # what only adds networks to a finished search
@@ -62,8 +63,12 @@ class Session:
             chunk=min(self.eval_every, 100),
         )
         with contextlib.ExitStack() as stack:
-            listeners = self._terminal(stack, verbose)
-            store = None if workdir is None else self._store(stack, workdir, settings, listeners)
+            workers = Workers(loop.replicas.strategy)
+            listeners = self._terminal(stack, verbose if workers.is_chief else 0)
+            store = None
+            if workdir is not None:
+                kept = self._store(stack, workdir, settings, listeners) if workers.is_chief else None
+                store = workers.share(kept, REPLICATE)
             if self.callbacks:
                 heard = {"steps": self.steps, "eval_every": self.eval_every}
                 listeners.append(KerasCallbacks(self.masked.model, self.callbacks, **heard))
@@ -80,7 +85,7 @@ class Session:
             return self._search(trainer, store, {"versions": environment.versions(), **settings})
 
     def _search(
-        self, trainer: Trainer, store: ReplicateStore | None, provenance: Mapping[str, Any]
+        self, trainer: Trainer, store: ReplicateStore | SharedStore | None, provenance: Mapping[str, Any]
     ) -> Ticket:
         masked = self.masked
         if masked.step:  # a network starts with a fresh optimizer

@@ -1,8 +1,9 @@
 """How a batch is shared out over the replicas of a model's `tf.distribute` strategy."""
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,25 @@ class Replicas:
         """Returns how much memory one example takes of what was placed."""
         local = [self.strategy.experimental_local_results(leaf)[0] for leaf in tf.nest.flatten(data)]
         return max(1, sum(int(np.prod(t.shape[1:])) * t.dtype.size for t in local))
+
+
+@contextlib.contextmanager
+def explaining_lost_workers() -> Iterator[None]:
+    """Says what it means that TensorFlow could not exchange numbers between machines.
+
+    Raises:
+        ConnectionError: one of the other workers has stopped.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if "Collective ops is aborted" not in str(error.message):
+            raise
+        raise ConnectionError(
+            "Another worker of this training has stopped or does not answer, so this one stops too. See what "
+            "it said, and start all of them again: they go on from what is done. In TensorFlow's words: "
+            + error.message.partition("Collective ops is aborted by: ")[2].partition("\n")[0]
+        ) from error
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import os
 import pathlib
 import time
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import filelock
 import numpy as np
@@ -16,13 +16,10 @@ from tf_lottery import files
 from tf_lottery.tickets import masks
 from tf_lottery.training import environment, identity, recorded
 from tf_lottery.training.arms import Arrays, Start, Trained
-from tf_lottery.training.history import History, Result
+from tf_lottery.training.history import Result
+from tf_lottery.training.progress import Progress, by_step, in_order, snapshots_of
 from tf_lottery.training.recorded import CONFIG, DELETE, RESULT, RunDirectoryError, explaining
 
-if TYPE_CHECKING:  # it imports TensorFlow, and a run directory can be refused without
-    from tf_lottery.training.trainer import Progress
-
-_STATE, _SNAPSHOT, _CURVE = "state/", "snapshot/", "curve/"
 _LOCK, _CHECKPOINT = ".lock", "checkpoint.safetensors"
 _SNAPSHOTS = "snapshots.safetensors"
 
@@ -151,7 +148,7 @@ class ReplicateStore:
         path = self.path / "initial.safetensors"
         if path.exists():
             with explaining("The run cannot go on without it: choose another workdir."):
-                return _in_order(files.read_tensors(path)[0], state)
+                return in_order(files.read_tensors(path)[0], state)
         files.write_tensors(path, state, None)
         return state
 
@@ -169,7 +166,7 @@ class ReplicateStore:
                 start,
                 files.read_tensors(folder / "end.safetensors")[0],
                 recorded.read_history(folder),
-                _snapshots(files.read_tensors(snapshots)[0], start.state) if snapshots.exists() else {},
+                snapshots_of(files.read_tensors(snapshots)[0], start.state) if snapshots.exists() else {},
             )
         if not masks.equal(mask, start.mask):
             raise RunDirectoryError(
@@ -177,30 +174,18 @@ class ReplicateStore:
             )
         return trained
 
-    def load_progress(self, start: Start) -> "Progress | None":
-        from tf_lottery.training.trainer import Progress
-
+    def load_progress(self, start: Start) -> Progress | None:
         path = self.folder(start) / _CHECKPOINT
         if not path.exists():
             return None
         with explaining(DELETE.format(str(path))):
-            tensors, described = files.read_tensors(path)
-            # The file has its tensors in an order of its own, and curves.npz has them in theirs.
-            curves = {name: tensors[_CURVE + name].tolist() for name in described["curves"]}
-            history = History(described["steps"], curves)
-        snapshots = _snapshots(_under(_SNAPSHOT, tensors), start.state)
-        return Progress(_under(_STATE, tensors), history, snapshots)
+            return Progress.of(*files.read_tensors(path), start.state)
 
     def wants_progress(self) -> bool:
         return time.monotonic() - self._run.last_written >= self._run.checkpoint_seconds
 
-    def save_progress(self, start: Start, progress: "Progress") -> None:
-        history = progress.history
-        tensors = {_STATE + name: array for name, array in progress.state.items()}
-        tensors |= {_SNAPSHOT + name: array for name, array in _by_step(progress.snapshots).items()}
-        tensors |= {_CURVE + name: np.array(curve) for name, curve in history.curves.items()}
-        described = {"steps": history.steps, "curves": list(history.curves)}
-        files.write_tensors(self.folder(start) / _CHECKPOINT, tensors, described)
+    def save_progress(self, start: Start, progress: Progress) -> None:
+        files.write_tensors(self.folder(start) / _CHECKPOINT, *progress.tensors())
         self._run.last_written = time.monotonic()
 
     def save(self, trained: Trained) -> None:
@@ -214,7 +199,7 @@ class ReplicateStore:
         # The file has its tensors in an order of its own; what looks at layers wants the network's.
         files.write_tensors(folder / "mask.safetensors", trained.start.mask, list(trained.start.mask))
         if trained.snapshots:
-            files.write_tensors(folder / _SNAPSHOTS, _by_step(trained.snapshots), None)
+            files.write_tensors(folder / _SNAPSHOTS, by_step(trained.snapshots), None)
         curves = {name: np.array(curve) for name, curve in history.curves.items()}
         files.write_arrays(folder / "curves.npz", {"steps": np.array(history.steps), **curves})
         result = dataclasses.asdict(trained.result(self.replicate))
@@ -227,23 +212,3 @@ class ReplicateStore:
 
 def _in_networks(workdir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
     return workdir.glob(f"replicate_*/level_*/*/{name}")
-
-
-def _under(prefix: str, tensors: Arrays) -> Arrays:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def _by_step(snapshots: Mapping[int, Arrays]) -> Arrays:
-    """Returns the tensors of all snapshots, named `<step>/<path>`."""
-    return {f"{step}/{path}": a for step, state in snapshots.items() for path, a in state.items()}
-
-
-def _snapshots(tensors: Arrays, like: Arrays) -> dict[int, Arrays]:
-    """Returns step -> state of what `_by_step` put together."""
-    steps = {int(name.partition("/")[0]) for name in tensors}
-    return {step: _in_order(_under(f"{step}/", tensors), like) for step in sorted(steps)}
-
-
-def _in_order(tensors: Arrays, like: Arrays) -> Arrays:
-    """Returns tensors in the network's order, which a file has not: tickets are written in it."""
-    return {**{path: tensors[path] for path in like if path in tensors}, **tensors}

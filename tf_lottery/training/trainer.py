@@ -1,8 +1,7 @@
 """Training one arm from its start to its last step, on the evaluation grid."""
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
@@ -11,6 +10,8 @@ from tf_lottery.training.arms import Arrays, Start, Trained
 from tf_lottery.training.data import DataOrder
 from tf_lottery.training.history import History
 from tf_lottery.training.loop import Logs, Loop
+from tf_lottery.training.progress import Progress
+from tf_lottery.training.replicas import explaining_lost_workers
 from tf_lottery.training.streams import StreamOrder
 
 
@@ -45,15 +46,6 @@ class Listener:
 
     def finished(self, trained: Trained) -> None:
         """An arm is done, now or in an earlier run."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """An arm in the middle of its training; what a checkpoint holds."""
-
-    state: Arrays
-    history: History
-    snapshots: Mapping[int, Arrays] = dataclasses.field(default_factory=dict)
 
 
 class Store(Protocol):
@@ -124,12 +116,14 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: the loss became NaN or infinite.
+            ConnectionError: one of several workers has stopped.
         """
-        trained = self._store.load(start) if self._store else None
-        if trained is None:
-            trained = self._train(start)
-            if self._store:
-                self._store.save(trained)
+        with explaining_lost_workers():
+            trained = self._store.load(start) if self._store else None
+            if trained is None:
+                trained = self._train(start)
+                if self._store:
+                    self._store.save(trained)
         for listener in self._listeners:
             listener.finished(trained)
         return trained
