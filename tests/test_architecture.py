@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent / "tf_lottery"
 # From the bottom. "__init__" and "__main__" are those of the whole package.
 FLOORS = [
-    ("files", "names"),
+    ("files", "paths", "names"),
     ("tickets", "keras_api"),
     ("training",),
     ("search", "analysis"),

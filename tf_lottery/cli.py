@@ -80,6 +80,7 @@ def _help(topic: str = "run") -> str:
 
 
 def _look(name: str, words: list[str]) -> None:
+    from tf_lottery import paths
     from tf_lottery.experiments import commands
 
     workdirs, options = commands.parse(name, words)
@@ -90,7 +91,7 @@ def _look(name: str, words: list[str]) -> None:
     for text, written in commands.look(name, workdirs, options):
         print(f"{text}\n", flush=True)
         for path in written:
-            print(f"  {os.path.relpath(path)}")
+            print(f"  {paths.relative(path)}")
 
 
 def _run(words: list[str]) -> None:
@@ -101,9 +102,10 @@ def _run(words: list[str]) -> None:
     study, workdir = flags.parse(words)
     alone = "" in study
     folders = {name: workdir if alone else os.path.join(workdir, name) for name in study}
-    for name, folder in folders.items():
-        entries = config_module.entries_of(study[name])
-        runs.RunDirectory(folder, entries, extendable=config_module.EXTENDABLE).check()
+    with _without_noise():  # TensorFlow looks at a folder that is not local
+        for name, folder in folders.items():
+            entries = config_module.entries_of(study[name])
+            runs.RunDirectory(folder, entries, extendable=config_module.EXTENDABLE).check()
     if not alone:
         networks = sum(map(sum, map(config_module.count_networks, study.values())))
         print(f"A study of {len(study)} experiments, {networks} networks: {', '.join(study)}.\n")

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
@@ -13,6 +14,8 @@ import ml_dtypes  # noqa: F401 (from here on, NumPy and safetensors know bfloat1
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+from tf_lottery import paths
 
 Path = str | os.PathLike[str]
 TEMPORARY = ".*.tf_lottery.tmp"  # what the temporary names match
@@ -26,19 +29,29 @@ _TYPES |= {f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)}
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Opens a file that takes the place of `path` when the block ends without an error.
 
+    A local file is on the disk then, and was there in part at no moment. On another filesystem the
+    content is kept in memory until the block ends, written under the other name and renamed, which
+    is as safe as the filesystem's own renaming: on an object store a copy, whole or not there.
+
     Raises:
         OSError: it cannot be written; `filename` is `path`.
     """
-    path = pathlib.Path(path)
+    path = paths.path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tf_lottery.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if isinstance(path, paths.RemotePath):
+            content = io.BytesIO()
+            yield content
+            temporary.write_bytes(content.getvalue())
+            temporary.replace(path)
+        else:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
     except OSError as error:
         if error.errno is not None:  # which alone would not tell the file, or tell the temporary one
             error.filename, error.filename2 = os.fspath(path), None
@@ -70,7 +83,7 @@ def read_json(path: Path) -> Any:
         ValueError: the file is damaged.
     """
     try:
-        return json.loads(pathlib.Path(path).read_bytes())
+        return json.loads(paths.path(path).read_bytes())
     except ValueError as error:
         raise _unreadable(path, error) from error
 
@@ -82,6 +95,23 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, An
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def append_csv(path: Path, columns: Iterable[str], row: Iterable[Any]) -> None:
+    """Adds a row to a CSV file; begins it with the columns where there is none.
+
+    An object store's files cannot grow: there it is written anew, and of two processes that do so
+    at once one row is lost.
+    """
+    path = paths.path(path)
+    before = path.read_bytes().decode() if path.exists() else ""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([row] if before else [columns, row])
+    if isinstance(path, paths.RemotePath):
+        write_text(path, before + text.getvalue())
+    else:
+        with open(path, "a", newline="") as file:
+            file.write(text.getvalue())
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], description: Any) -> None:
@@ -114,10 +144,10 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or was not written here.
     """
-    if not pathlib.Path(path).is_file():
+    if not paths.path(path).is_file():
         raise FileNotFoundError(f"There is no file {os.fspath(path)!r}.")
     try:
-        with safetensors.safe_open(os.fspath(path), framework="numpy") as file:
+        with _local(path) as local, safetensors.safe_open(local, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             metadata = file.metadata() or {}
         if _DESCRIPTION not in metadata:
@@ -145,12 +175,25 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or no npz file.
     """
-    data = io.BytesIO(pathlib.Path(path).read_bytes())
+    data = io.BytesIO(paths.path(path).read_bytes())
     try:
         with np.load(data, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except Exception as error:  # zipfile and NumPy raise many kinds
         raise _unreadable(path, error) from error
+
+
+@contextlib.contextmanager
+def _local(path: Path) -> Iterator[str]:
+    """Yields the name of a local file with the content of `path`: its own, or that of a copy."""
+    path = paths.path(path)
+    if not isinstance(path, paths.RemotePath):
+        yield os.fspath(path)
+        return
+    with tempfile.NamedTemporaryFile() as copy:
+        copy.write(path.read_bytes())
+        copy.flush()
+        yield copy.name
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:

@@ -2,12 +2,12 @@
 
 import contextlib
 import os
-import pathlib
 import time
 from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from tf_lottery import paths
 from tf_lottery.analysis import dashboard, report
 from tf_lottery.tickets import masks
 from tf_lottery.tickets.masks import Mask
@@ -52,7 +52,7 @@ class TensorBoard(Listener):
         self, workdir: str | os.PathLike[str], arms: Collection[str], settings: Mapping[str, str | float]
     ):
         self.replicate = 1
-        self._workdir = pathlib.Path(workdir)
+        self._workdir = paths.path(workdir)
         self._folder = self._workdir / "tensorboard"
         self._arms, self._settings = arms, settings
         self._network: Events | None = None  # that is trained now
@@ -91,7 +91,7 @@ class TensorBoard(Listener):
         self._write_report(draws=True)
 
     @property
-    def _replicate_folder(self) -> pathlib.Path:
+    def _replicate_folder(self) -> paths.Path:
         return self._folder / f"replicate_{self.replicate}"
 
     def _write_evaluation(self, start: Start, history: History, index: int) -> None:

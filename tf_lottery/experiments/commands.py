@@ -6,15 +6,13 @@ runs can be held against each other `compare(runs, **options) -> Findings`; and 
 
 import dataclasses
 import importlib
-import os
-import pathlib
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
-from tf_lottery import names
+from tf_lottery import names, paths
 from tf_lottery.training import recorded
 
 _ANALYSES = "tf_lottery.experiments.analyses."
@@ -116,7 +114,7 @@ def parse(name: str, words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 def look(
     name: str, workdirs: Sequence[str], options: Mapping[str, Any]
-) -> Iterator[tuple[str, list[pathlib.Path]]]:
+) -> Iterator[tuple[str, list[paths.Path]]]:
     """Carries out a command on each run, and on all together where it compares.
 
     Args:
@@ -139,7 +137,7 @@ def look(
         yield head + findings.text, outputs.write(folder, name, findings)
     if len(runs) > 1 and hasattr(module, "compare"):
         findings = module.compare(runs, **options)
-        yield findings.text, outputs.write(_common(workdirs), name, findings)
+        yield findings.text, outputs.write(paths.common(workdirs), name, findings)
 
 
 def help_text(name: str) -> str:
@@ -154,18 +152,13 @@ def help_text(name: str) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _named(workdirs: Sequence[str]) -> dict[str, pathlib.Path]:
+def _named(workdirs: Sequence[str]) -> dict[str, paths.Path]:
     """Returns name -> run directory; a name tells apart what the workdirs have not in common."""
-    runs, common = {}, _common(workdirs)
+    runs, common = {}, paths.common(workdirs)
     for workdir in workdirs:
         folders = recorded.runs_in(workdir)
-        runs |= {os.path.relpath(folder, common): folder for folder in folders.values()}
+        runs |= {paths.relative(folder, common): folder for folder in folders.values()}
     return runs
-
-
-def _common(workdirs: Sequence[str]) -> pathlib.Path:
-    """Returns the folder that runs lie in; of a single one, itself."""
-    return pathlib.Path(os.path.commonpath([pathlib.Path(w).expanduser().absolute() for w in workdirs]))
 
 
 def _define(name: str, option: Option, values: flags.FlagValues) -> None:

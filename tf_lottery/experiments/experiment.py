@@ -3,11 +3,10 @@
 import dataclasses
 import math
 import os
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tf_lottery import files
+from tf_lottery import files, paths
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments import datasets, models
 from tf_lottery.experiments.config import ExperimentConfig
@@ -179,7 +178,7 @@ def recorded_config(workdir: str | os.PathLike[str]) -> ExperimentConfig:
     Raises:
         RunDirectoryError: it has none, or is one of find_ticket.
     """
-    path = pathlib.Path(workdir).expanduser() / CONFIG
+    path = paths.path(workdir).expanduser() / CONFIG
     with explaining("Name the workdir of 'tf-lottery run'."):
         entries = files.read_json(path)
         if not is_config(entries):

@@ -1,14 +1,14 @@
 """Writes what an analysis comes to into the run directory: CSV, figures, TensorBoard."""
 
 import contextlib
+import io
 import os
-import pathlib
 
-from tf_lottery import files
+from tf_lottery import files, paths
 from tf_lottery.analysis.findings import Findings
 
 
-def write(workdir: str | os.PathLike[str], name: str, findings: Findings) -> list[pathlib.Path]:
+def write(workdir: str | os.PathLike[str], name: str, findings: Findings) -> list[paths.Path]:
     """Writes the findings of one analysis; those of an earlier call are replaced.
 
     Args:
@@ -23,7 +23,7 @@ def write(workdir: str | os.PathLike[str], name: str, findings: Findings) -> lis
     Raises:
         OSError: the workdir cannot be written.
     """
-    folder, written = pathlib.Path(workdir).expanduser(), []
+    folder, written = paths.path(workdir).expanduser(), []
     if findings.rows:
         written.append(folder / "analysis" / f"{name}.csv")
         files.write_csv(written[-1], findings.rows[0], findings.rows)
@@ -37,7 +37,7 @@ def write(workdir: str | os.PathLike[str], name: str, findings: Findings) -> lis
     return written
 
 
-def _write_events(folder: pathlib.Path, name: str, findings: Findings) -> None:
+def _write_events(folder: paths.Path, name: str, findings: Findings) -> None:
     import matplotlib.image
 
     from tf_lottery.training.events import Events
@@ -46,7 +46,8 @@ def _write_events(folder: pathlib.Path, name: str, findings: Findings) -> None:
     with contextlib.closing(Events(logs)) as events:
         events.text(name, findings.text)
         for stem in findings.figures:
-            events.image(f"figures/{stem}", matplotlib.image.imread(folder / "figures" / f"{stem}.png"))
+            png = io.BytesIO((folder / "figures" / f"{stem}.png").read_bytes())
+            events.image(f"figures/{stem}", matplotlib.image.imread(png))
     runs = dict.fromkeys(scalar.run for scalar in findings.scalars)
     for run in runs:
         with contextlib.closing(Events(logs / run)) as events:

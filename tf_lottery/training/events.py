@@ -1,8 +1,6 @@
 """Event files, which TensorBoard reads."""
 
 import math
-import pathlib
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -16,25 +14,36 @@ from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.text import summary_v2 as text_summary
 from tensorboard.util import tensor_util
 
+from tf_lottery import paths
+
 _BINS = 30
+_SECONDS = 30.0  # between two flushes of a remote file
 
 
 class Events:
     """Writes the events of one run of TensorBoard, which sees each at once.
 
-    What was in the run's folder is replaced.
+    What was in the run's folder is replaced. In a folder that is not local TensorBoard sees an event
+    when half a minute has passed, with the next one, or at the end: an object store takes a file anew,
+    and whole, with all that is added to it.
 
     Args:
         folder: the run's own; TensorBoard calls the run by its path.
+
+    Raises:
+        OSError: an event cannot be written; `filename` is the file.
     """
 
-    def __init__(self, folder: pathlib.Path):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+    def __init__(self, folder: paths.Path):
+        paths.remove_tree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         # A name that was not there before, lest a TensorBoard that looks on take the file for the old one.
-        path = folder / f"events.out.tfevents.{time.time_ns()}.v2"
+        self._path = folder / f"events.out.tfevents.{time.time_ns()}.v2"
+        self._flushes_always = not isinstance(folder, paths.RemotePath)
+        self._flushed = time.monotonic()
         # As cheap as a line of text; tf.summary takes half a training step for each evaluation.
-        self._file = tf.io.TFRecordWriter(str(path))
+        with paths.os_errors(self._path):
+            self._file = tf.io.TFRecordWriter(str(self._path))
         self._write(Event(file_version="brain.Event:2"))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -67,12 +76,16 @@ class Events:
         self._write(Event(step=step, summary=summary))
 
     def close(self) -> None:
-        self._file.close()
+        with paths.os_errors(self._path):
+            self._file.close()
 
     def _write(self, event: Event) -> None:
         event.wall_time = time.time()
-        self._file.write(event.SerializeToString())
-        self._file.flush()
+        with paths.os_errors(self._path):
+            self._file.write(event.SerializeToString())
+            if self._flushes_always or time.monotonic() >= self._flushed + _SECONDS:
+                self._file.flush()
+                self._flushed = time.monotonic()
 
 
 def image_summary(tag: str, pixels: np.ndarray) -> Summary:

@@ -4,10 +4,9 @@ import contextlib
 import dataclasses
 import math
 import os
-import pathlib
 from collections.abc import Iterator
 
-from tf_lottery import files
+from tf_lottery import files, paths
 from tf_lottery.tickets.masks import Arrays
 from tf_lottery.training.history import SEARCH, TICKET, History, Result
 
@@ -33,7 +32,7 @@ class Recorded:
         RunDirectoryError: a file is missing or damaged; names it.
     """
 
-    folder: pathlib.Path
+    folder: paths.Path
     result: Result
 
     def mask(self) -> Arrays:
@@ -66,8 +65,8 @@ def networks(workdir: Path) -> list[Recorded]:
     Raises:
         RunDirectoryError: a result is damaged; names the file.
     """
-    paths = pathlib.Path(workdir).glob(f"replicate_*/level_*/*/{RESULT}")
-    return sorted((Recorded(path.parent, _read_result(path)) for path in paths), key=_place)
+    found = paths.path(workdir).glob(f"replicate_*/level_*/*/{RESULT}")
+    return sorted((Recorded(path.parent, _read_result(path)) for path in found), key=_place)
 
 
 def compared(workdir: Path) -> list[Recorded]:
@@ -88,13 +87,13 @@ def results(workdir: Path) -> list[Result]:
     return [network.result for network in networks(workdir)]
 
 
-def runs_in(workdir: Path) -> dict[str, pathlib.Path]:
+def runs_in(workdir: Path) -> dict[str, paths.Path]:
     """Returns name -> run directory: of a study its experiments, of a run itself by the name `""`.
 
     Raises:
         RunDirectoryError: there is no run.
     """
-    folder = pathlib.Path(workdir).expanduser()
+    folder = paths.path(workdir).expanduser()
     if (folder / CONFIG).exists():
         return {"": folder}
     found = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
@@ -106,7 +105,7 @@ def runs_in(workdir: Path) -> dict[str, pathlib.Path]:
     return found
 
 
-def read_history(folder: pathlib.Path) -> History:
+def read_history(folder: paths.Path) -> History:
     """Reads the curves of one network."""
     arrays = files.read_arrays(folder / "curves.npz")
     curves = {name: array.tolist() for name, array in arrays.items()}
@@ -127,6 +126,6 @@ def _place(network: Recorded) -> tuple:
     return result.replicate, result.level, result.arm != TICKET, result.arm
 
 
-def _read_result(path: pathlib.Path) -> Result:
+def _read_result(path: paths.Path) -> Result:
     with explaining(DELETE.format(str(path.parent))):
         return Result(**{k: math.nan if v is None else v for k, v in files.read_json(path).items()})

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import pathlib
 import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from tf_lottery import files
+from tf_lottery import files, paths
 from tf_lottery.tickets import masks
 from tf_lottery.training import environment, identity, recorded
 from tf_lottery.training.arms import Arrays, Start, Trained
@@ -44,7 +43,7 @@ class RunDirectory:
         extendable: Collection[str] = (),
         checkpoint_seconds: float = 20.0,
     ):
-        self.path = pathlib.Path(path).expanduser()
+        self.path = paths.path(path).expanduser()
         self.checkpoint_seconds = checkpoint_seconds
         self.last_written = time.monotonic()
         self._config = json.loads(json.dumps(config))
@@ -120,7 +119,7 @@ class RunDirectory:
 
     def _remove_leftovers(self) -> None:
         """Removes what a process that was killed left half-written, or had no more use for."""
-        for folder in ("", "figures/", "replicate_*/**/"):
+        for folder in ("", "figures/", "replicate_*/", "replicate_*/level_*/*/"):
             for path in self.path.glob(folder + files.TEMPORARY):
                 path.unlink()
         for path in _in_networks(self.path, _CHECKPOINT):
@@ -152,7 +151,7 @@ class ReplicateStore:
         files.write_tensors(path, state, None)
         return state
 
-    def folder(self, start: Start) -> pathlib.Path:
+    def folder(self, start: Start) -> paths.Path:
         return self.path / f"level_{start.level:02d}" / start.arm
 
     def load(self, start: Start) -> Trained | None:
@@ -210,5 +209,5 @@ class ReplicateStore:
         self._run.last_written = time.monotonic()
 
 
-def _in_networks(workdir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+def _in_networks(workdir: paths.Path, name: str) -> Iterator[paths.Path]:
     return workdir.glob(f"replicate_*/level_*/*/{name}")

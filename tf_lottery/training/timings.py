@@ -1,9 +1,9 @@
 """How long each network took, beside the results and apart from them: times differ, results do not."""
 
-import csv
 import os
 import time
 
+from tf_lottery import files
 from tf_lottery.training.arms import Start, Trained
 from tf_lottery.training.history import History
 from tf_lottery.training.trainer import Listener
@@ -44,8 +44,4 @@ class Timings(Listener):
             trained.history.steps[-1] - step,
             f"{seconds:.3f}",
         )
-        with open(self._path, "a", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if file.tell() == 0:
-                writer.writerow(_COLUMNS)
-            writer.writerow(row)
+        files.append_csv(self._path, _COLUMNS, row)

@@ -3,14 +3,13 @@
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tf_lottery import files
+from tf_lottery import files, paths
 from tf_lottery.training.history import Result
 
 # Okabe and Ito's palette, which colour-blind people can tell apart; without its black,
@@ -23,7 +22,7 @@ WIDTH = 10  # inches
 _SVG = {"svg.hashsalt": "tf_lottery", "svg.fonttype": "path"}
 
 
-def save(figure: Figure, folder: str | os.PathLike[str], name: str) -> list[Path]:
+def save(figure: Figure, folder: str | os.PathLike[str], name: str) -> list[paths.Path]:
     """Writes a figure as `name.png`, of 150 dots per inch, and `name.svg`, each under another name first.
 
     Both are on white, and so can be read on paper and on a dark screen. A file that is there is
@@ -37,14 +36,14 @@ def save(figure: Figure, folder: str | os.PathLike[str], name: str) -> list[Path
     Returns:
         The paths of the two files.
     """
-    paths = [Path(folder) / f"{name}.{kind}" for kind in ("png", "svg")]
+    written = [paths.path(folder) / f"{name}.{kind}" for kind in ("png", "svg")]
     with matplotlib.style.context(["default", _SVG]):
-        for path, options in zip(paths, ({"dpi": 150}, {"metadata": {"Date": None}}), strict=True):
+        for path, options in zip(written, ({"dpi": 150}, {"metadata": {"Date": None}}), strict=True):
             with files.replacing(path) as file:
                 figure.savefig(
                     file, format=path.suffix[1:], bbox_inches="tight", facecolor="white", **options
                 )
-    return paths
+    return written
 
 
 @contextlib.contextmanager

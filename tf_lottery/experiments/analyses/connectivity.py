@@ -11,10 +11,9 @@ import contextlib
 import dataclasses
 import itertools
 import os
-import pathlib
 from collections.abc import Iterator, Sequence
 
-from tf_lottery import names
+from tf_lottery import names, paths
 from tf_lottery.analysis import connectivity, instability
 from tf_lottery.analysis.figures import connectivity as figures
 from tf_lottery.analysis.findings import NOTHING_TRAINED, Findings, Scalar
@@ -71,7 +70,7 @@ def analyze(
     steps = sorted(set(rewind_steps or (config.prune.rewind_step,)))
     _check(config, arms, steps, orders, points)
     experiment = Experiment(config)
-    folder = pathlib.Path(folder).expanduser()
+    folder = paths.path(folder).expanduser()
     missing = _missing(config, folder, chosen, steps, orders)
     if missing:
         print(f"{len(missing)} networks to train, to be kept in {folder / _FOLDER}.", flush=True)
@@ -92,7 +91,7 @@ class _Copies:
     def __init__(
         self,
         experiment: Experiment,
-        folder: pathlib.Path,
+        folder: paths.Path,
         chosen: list[Result],
         orders: int,
         listener: Listener,
@@ -230,7 +229,7 @@ def _check(
 
 def _missing(
     config: ExperimentConfig,
-    folder: pathlib.Path,
+    folder: paths.Path,
     chosen: Sequence[Result],
     steps: Sequence[int],
     orders: int,
@@ -253,7 +252,7 @@ def _last_step(train: TrainConfig, arm: str) -> int:
     return train.steps if arm == TICKET else train.control_steps or train.steps
 
 
-def _directory(folder: pathlib.Path, step: int) -> pathlib.Path:
+def _directory(folder: paths.Path, step: int) -> paths.Path:
     return folder / _FOLDER / f"rewind_step_{step}"
 
 

@@ -3,13 +3,12 @@
 import contextlib
 import dataclasses
 import os
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from tf_lottery import names
+from tf_lottery import names, paths
 from tf_lottery.analysis import information_plane as plane
 from tf_lottery.analysis import mutual_information, verdict
 from tf_lottery.analysis.figures import information_plane as figures
@@ -54,7 +53,7 @@ def analyze(
         ValueError: the run has no such level or arm, or a number is too low.
         RunDirectoryError: the run holds no config, or a file is damaged.
     """
-    folder = pathlib.Path(folder).expanduser()
+    folder = paths.path(folder).expanduser()
     for name, number in (("examples", examples), ("points", points)):
         if number < 2:
             raise ValueError(f"--{name} must be 2 or more. Received {number}.")
@@ -123,7 +122,7 @@ def _asked(results: Sequence[Result], levels: Sequence[int], arms: Sequence[str]
 
 
 def _trained_again(
-    experiment: Experiment, folder: pathlib.Path, asked: Sequence[Result], points: int
+    experiment: Experiment, folder: paths.Path, asked: Sequence[Result], points: int
 ) -> Iterator[tuple[Result, Trained, bool]]:
     """Yields each network with its snapshots, and whether it ends as it did in the run."""
     run, kept = experiment.directory(folder), folder / "infoplane" / f"{points}_points"

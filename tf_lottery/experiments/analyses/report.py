@@ -1,10 +1,9 @@
 """What a run has come to: its table, its verdict and its main figure; several runs side by side."""
 
 import os
-import pathlib
 from collections.abc import Mapping
 
-from tf_lottery import files
+from tf_lottery import files, paths
 from tf_lottery.analysis import report, studies
 from tf_lottery.analysis.figures import search
 from tf_lottery.analysis.figures import studies as study_figures
@@ -52,7 +51,7 @@ def _results(folder: str | os.PathLike[str]) -> list[Result]:
 
 def _progress(folder: str | os.PathLike[str], results: list[Result]) -> str:
     """Returns how many networks are trained, where that is known and not all are."""
-    entries = files.read_json(pathlib.Path(folder) / recorded.CONFIG)
+    entries = files.read_json(paths.path(folder) / recorded.CONFIG)
     if not experiment.is_config(entries):  # of find_ticket
         return ""
     networks = sum(config_module.count_networks(experiment.config_of(entries)))

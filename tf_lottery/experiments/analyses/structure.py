@@ -3,11 +3,10 @@
 import dataclasses
 import math
 import os
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tf_lottery import files
+from tf_lottery import files, paths
 from tf_lottery.analysis import structure, structure_table, verdict
 from tf_lottery.analysis.aggregate import groups
 from tf_lottery.analysis.figures.structure import plot_structure
@@ -50,7 +49,7 @@ def analyze(folder: str | os.PathLike[str], *, levels: Sequence[int] = (), examp
     if not networks:
         return NOTHING_TRAINED
     shown = _levels(levels, [network.result for network in networks])
-    entries = files.read_json(pathlib.Path(folder) / recorded.CONFIG)
+    entries = files.read_json(paths.path(folder) / recorded.CONFIG)
     model = _Model(Experiment.of_run(folder), examples) if experiment.is_config(entries) else None
     compared, rows = [], []
     for network in networks:

@@ -1,0 +1,59 @@
+"""Locks on what several processes share, on all machines that see the folder; one that dies lets go."""
+
+import contextlib
+import json
+import os
+import pathlib
+import socket
+from collections.abc import Iterator
+
+import filelock
+
+
+class InUse(Exception):
+    """Another process has the lock.
+
+    Attributes:
+        holder: which, for people: `"process 123 on host"`.
+    """
+
+    def __init__(self, holder: str):
+        super().__init__(holder)
+        self.holder = holder
+
+
+@contextlib.contextmanager
+def held(path: str | os.PathLike[str], *, wait: float = 0) -> Iterator[None]:
+    """Has a lock for the time of the block. It is not reentrant: a process waits for itself too.
+
+    Args:
+        path: the lock's own file, in a folder that there is.
+        wait: seconds in which the other process may let go of it.
+
+    Raises:
+        InUse: another process has it, and had it all the time.
+    """
+    path = pathlib.Path(path)
+    # Beside the lock, for to try for a lock may empty its file.
+    note = path.with_name(f"{path.name}.json")
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=wait)
+    except filelock.Timeout:
+        raise InUse(_holder(note)) from None
+    try:
+        with contextlib.suppress(OSError):  # a full disk: others will not know who has it
+            note.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            note.unlink()
+        lock.release()
+
+
+def _holder(note: pathlib.Path) -> str:
+    try:
+        held_by = json.loads(note.read_bytes())
+        return f"process {held_by['pid']} on {held_by['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "it does not say which"
