@@ -35,15 +35,10 @@ def crop_flip(keras: ModuleType) -> type:
             def first(shape: Any, dtype: Any = None, **kwargs: Any) -> Any:
                 return tf.constant([self.seed, 0], dtype)
 
-            # The seed, and the batches so far, which every replica counts for itself.
-            shared = {"synchronization": "on_read", "aggregation": "only_first_replica"}
-            if keras.__name__ == "tf_keras":
-                shared = {
-                    "synchronization": tf.VariableSynchronization.ON_READ,
-                    "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
-                }
+            # The seed, and the batches so far. Each replica counts for itself: Keras 3 would take a mean.
+            apart = {} if keras.__name__ == "tf_keras" else {"aggregation": "none"}
             self.state = self.add_weight(
-                name=SEED, shape=(2,), dtype="int64", initializer=first, trainable=False, **shared
+                name=SEED, shape=(2,), dtype="int64", initializer=first, trainable=False, **apart
             )
             super().build(input_shape)
 

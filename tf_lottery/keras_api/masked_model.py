@@ -112,10 +112,21 @@ class MaskedModel:
     def gradients(self, loss: Callable[[], tf.Tensor]) -> Arrays:
         """Returns path -> gradient by the prunable weights of what `loss` returns, a scalar."""
         variables = [self._slots[path].variable for path in self.shapes]
-        with tf.GradientTape() as tape:
-            value = loss()
-        gradients = tape.gradient(value, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return {path: tf.convert_to_tensor(g).numpy() for path, g in zip(self.shapes, gradients)}
+
+        def found() -> list[tf.Tensor]:
+            with tf.GradientTape() as tape:
+                value = loss()
+            gradients = tape.gradient(value, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            return [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+        return {path: gradient.numpy() for path, gradient in zip(self.shapes, self.on_replica(found))}
+
+    def on_replica(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Returns what the function returns on one of the model's replicas; all do the same."""
+        strategy = self.model.distribute_strategy
+        run = strategy.run if strategy.num_replicas_in_sync == 1 else tf.function(strategy.run)
+        returned = run(function, args=arguments)
+        return tf.nest.map_structure(lambda v: strategy.experimental_local_results(v)[0], returned)
 
     def state(self) -> Arrays:
         """Returns a copy of every variable, the optimizer's under `OPTIMIZER`."""

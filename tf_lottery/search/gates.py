@@ -124,12 +124,14 @@ class _GatedModel:
         self._trained = [*self._kernels, *(others if kind.trains_weights else [])]
         self._weights = sum(math.prod(shape) for shape in masked.shapes.values())
         self._seeds = [seeds.seed(*key, "gates", path) for path in self._paths]
-        self._step = tf.Variable(0, trainable=False)
         keras = flavour.keras_module(masked.flavour)
         variable = getattr(keras, "Variable", tf.Variable)
-        self._logits = [variable(tf.fill(shape, kind.start)) for shape in masked.shapes.values()]
-        self._optimizer = keras.optimizers.Adam(kind.rate)
-        self._optimizer.build(self._logits)
+        self._replicas = masked.model.distribute_strategy.num_replicas_in_sync
+        with masked.model.distribute_strategy.scope():
+            self._step = tf.Variable(0, trainable=False)
+            self._logits = [variable(tf.fill(shape, kind.start)) for shape in masked.shapes.values()]
+            self._optimizer = keras.optimizers.Adam(kind.rate)
+            self._optimizer.build(self._logits)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -149,7 +151,8 @@ class _GatedModel:
         for kernel, weight, gate in zip(self._kernels, weights, gates):
             kernel.assign(weight * tf.cast(gate, weight.dtype))
         with tf.GradientTape() as loss_tape:
-            loss = gradients.loss(self._model, batch, training=True)
+            # Optimizers add up what the replicas find.
+            loss = gradients.loss(self._model, batch, training=True) / self._replicas
         found = loss_tape.gradient(loss, self._trained, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         for kernel, weight in zip(self._kernels, weights):
             kernel.assign(weight)
@@ -168,7 +171,7 @@ class _GatedModel:
         if not self._kind.penalty:
             return tf.constant(0.0)
         is_open = tf.add_n([tf.reduce_sum(chance_of_open(a)) for a in logits])
-        return self._kind.penalty * is_open / self._weights
+        return self._kind.penalty * is_open / self._weights / self._replicas
 
     def _train_weights(self, found: Sequence[tf.Tensor]) -> None:
         # The loss is not scaled, so neither may the optimizer of mixed precision scale it back.

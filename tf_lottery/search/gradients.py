@@ -61,11 +61,13 @@ def check_loss(model: Any) -> None:
 
 
 def loss(model: Any, batch: Examples, training: bool) -> tf.Tensor:
-    """Returns the loss of a batch, a scalar."""
+    """Returns the loss of a batch, a scalar; also on a replica, where Keras divides it by their number."""
     x, y, sample_weight = (*batch, None, None)[:3]
     # A subclassed model of Keras 3 need not take the argument.
     mode = {"training": training} if getattr(model, "_call_has_training_arg", True) else {}
-    return model.compute_loss(x, y, model(x, **mode), sample_weight)
+    value = model.compute_loss(x, y, model(x, **mode), sample_weight)
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return value if replicas == 1 else value * replicas
 
 
 def gradient(masked: MaskedModel, batches: Sequence[Examples]) -> Arrays:
@@ -106,9 +108,10 @@ def squared_gradient(masked: MaskedModel, batches: Sequence[Examples]) -> Arrays
         return sums
 
     # Keras makes some of its metrics' variables at the first call, and a compiled loop may make none.
-    loss(model, _single(batches[0], 0), training=False)
+    masked.on_replica(lambda: loss(model, _single(batches[0], 0), training=False))
     compiled = squares if getattr(model, "run_eagerly", False) else tf.function(squares)
-    sums = [np.sum(parts, axis=0, dtype=np.float64) for parts in zip(*map(compiled, batches))]
+    found = [masked.on_replica(compiled, batch) for batch in batches]
+    sums = [np.sum(parts, axis=0, dtype=np.float64) for parts in zip(*found)]
     total = sum(map(data.count, batches))
     return {path: array / total for path, array in zip(masked.shapes, sums)}
 

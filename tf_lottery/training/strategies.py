@@ -81,6 +81,7 @@ def _one_device(tf: ModuleType, tpu: str) -> "tf.distribute.Strategy":
     return tf.distribute.OneDeviceStrategy("GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0")
 
 
+@functools.cache  # TensorFlow mixes up what two of them exchange
 def _mirrored(tf: ModuleType, tpu: str) -> "tf.distribute.Strategy":
     _grow_memory(tf)
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"

@@ -91,14 +91,10 @@ class Workers:
             )
         )
         with explaining_lost_workers():
-            summed = self._sum(placed)
-        return self._strategy.experimental_local_results(summed)[0].numpy()
+            return self._sum(placed).numpy()
 
-    def _sum(self, placed: Any) -> Any:
-        def one(block: tf.Tensor) -> tf.Tensor:
-            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, block)
-
-        return self._strategy.run(one, args=(placed,))
+    def _sum(self, placed: Any) -> tf.Tensor:
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, placed, axis=None)
 
 
 class SharedStore:
