@@ -30,7 +30,7 @@ class Events:
 
     def __init__(self, folder: pathlib.Path):
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         # A name that was not there before, lest a TensorBoard that looks on take the file for the old one.
         path = folder / f"events.out.tfevents.{time.time_ns()}.v2"
         # As cheap as a line of text; tf.summary takes half a training step for each evaluation.

@@ -2,8 +2,10 @@
 
 import csv
 import os
+import pathlib
 import time
 
+from tf_lottery.training import locks
 from tf_lottery.training.arms import Start, Trained
 from tf_lottery.training.history import History
 from tf_lottery.training.trainer import Listener
@@ -23,7 +25,7 @@ class Timings(Listener):
     """
 
     def __init__(self, path: str | os.PathLike[str], replicate: int):
-        self._path = path
+        self._path = pathlib.Path(path)
         self._replicate = replicate
         self._began: tuple[int, float] | None = None
 
@@ -44,7 +46,7 @@ class Timings(Listener):
             trained.history.steps[-1] - step,
             f"{seconds:.3f}",
         )
-        with open(self._path, "a", newline="") as file:
+        with locks.alone(self._path.parent), open(self._path, "a", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             if file.tell() == 0:
                 writer.writerow(_COLUMNS)
