@@ -9,16 +9,20 @@ from collections.abc import Iterator
 
 import filelock
 
+LOCK = ".lock"
 
-class InUse(Exception):
+_PATIENCE = 300.0  # seconds: drawing a run's figures takes some
+
+
+class InUse(OSError):
     """Another process has the lock.
 
     Attributes:
         holder: which, for people: `"process 123 on host"`.
     """
 
-    def __init__(self, holder: str):
-        super().__init__(holder)
+    def __init__(self, path: pathlib.Path, holder: str):
+        super().__init__(f"{str(path)!r} is locked by another process ({holder}).")
         self.holder = holder
 
 
@@ -36,19 +40,27 @@ def held(path: str | os.PathLike[str], *, wait: float = 0) -> Iterator[None]:
     path = pathlib.Path(path)
     # Beside the lock, for to try for a lock may empty its file.
     note = path.with_name(f"{path.name}.json")
-    lock = filelock.FileLock(path)
     try:
-        lock.acquire(timeout=wait)
+        acquired = filelock.FileLock(path).acquire(timeout=wait)
     except filelock.Timeout:
-        raise InUse(_holder(note)) from None
-    try:
-        with contextlib.suppress(OSError):  # a full disk: others will not know who has it
-            note.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            note.unlink()
-        lock.release()
+        raise InUse(path, _holder(note)) from None
+    with acquired:
+        try:
+            with contextlib.suppress(OSError):  # a full disk: others will not know who has it
+                note.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                note.unlink()
+
+
+def alone(workdir: str | os.PathLike[str]) -> contextlib.AbstractContextManager[None]:
+    """Has for a moment to itself what all processes of a run write in its folder, such as results.csv.
+
+    Raises:
+        InUse: another process has had it for minutes.
+    """
+    return held(pathlib.Path(workdir) / LOCK, wait=_PATIENCE)
 
 
 def _holder(note: pathlib.Path) -> str:
