@@ -85,9 +85,7 @@ def _look(name: str, words: list[str]) -> None:
 
     workdirs, options = commands.parse(name, words)
     with _without_noise():
-        import tensorflow as tf
-
-        tf.config.list_logical_devices()
+        import tensorflow  # noqa: F401
     for text, written in commands.look(name, workdirs, options):
         print(f"{text}\n", flush=True)
         for path in written:
@@ -134,8 +132,6 @@ def _run_experiment(config: "ExperimentConfig", folder: str) -> str:
 
         from tf_lottery.experiments import driver, outputs
         from tf_lottery.experiments.analyses import plot, report
-
-        tf.config.list_logical_devices()
     try:
         driver.run(config, folder)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
@@ -212,7 +208,7 @@ def _stopping_at_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_noise() -> Iterator[None]:
-    """Drops what TensorFlow prints on every machine while it is imported and looks for devices.
+    """Drops what TensorFlow prints on every machine when the block imports it and it looks for devices.
 
     A child process reads standard error meanwhile and passes on everything else, at once:
     also the last words of a TensorFlow that brings this process down.
@@ -231,6 +227,8 @@ def _without_noise() -> Iterator[None]:
     os.close(writer)
     try:
         yield
+        if "tensorflow" in sys.modules:
+            sys.modules["tensorflow"].config.list_logical_devices()
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)

@@ -4,10 +4,15 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import socket
+import time
 from collections.abc import Iterator
 
 import filelock
+
+from tf_lottery import paths
+from tf_lottery.training.leases import Lease
 
 
 class InUse(Exception):
@@ -27,13 +32,32 @@ def held(path: str | os.PathLike[str], *, wait: float = 0) -> Iterator[None]:
     """Has a lock for the time of the block. It is not reentrant: a process waits for itself too.
 
     Args:
-        path: the lock's own file, in a folder that there is.
+        path: the lock's own file, in a folder that there is; on another filesystem, a folder of claims.
         wait: seconds in which the other process may let go of it.
 
     Raises:
         InUse: another process has it, and had it all the time.
     """
-    path = pathlib.Path(path)
+    path = paths.path(path)
+    with _lease(path, wait) if isinstance(path, paths.RemotePath) else _file_lock(path, wait):
+        yield
+
+
+@contextlib.contextmanager
+def _lease(path: paths.RemotePath, wait: float) -> Iterator[None]:
+    lease, until = Lease(path), time.monotonic() + wait
+    while holder := lease.take():
+        if time.monotonic() >= until:
+            raise InUse(holder)
+        time.sleep(random.uniform(0.5, 1))
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+@contextlib.contextmanager
+def _file_lock(path: pathlib.Path, wait: float) -> Iterator[None]:
     # Beside the lock, for to try for a lock may empty its file.
     note = path.with_name(f"{path.name}.json")
     lock = filelock.FileLock(path)

@@ -8,12 +8,11 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import numpy as np
 
 from tf_lottery import files, paths
 from tf_lottery.tickets import masks
-from tf_lottery.training import environment, identity, recorded
+from tf_lottery.training import environment, identity, locks, recorded
 from tf_lottery.training.arms import Arrays, Start, Trained
 from tf_lottery.training.history import History, Result
 from tf_lottery.training.recorded import CONFIG, DELETE, RESULT, RunDirectoryError, explaining
@@ -89,18 +88,14 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        lock = filelock.FileLock(self.path / _LOCK)
         try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
+            with locks.held(self.path / _LOCK):
+                yield
+        except locks.InUse as error:
             raise RunDirectoryError(
-                f"{str(self.path)!r} is in use by another run ({self._holder()}). Wait for it, or choose "
+                f"{str(self.path)!r} is in use by another run ({error.holder}). Wait for it, or choose "
                 "another workdir."
             ) from None
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _check_config(self) -> None:
         path = self.path / CONFIG
