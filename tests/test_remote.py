@@ -22,6 +22,7 @@ TINY = [
     "--config.controls=reinit",
     "--config.replicates=2",
 ]
+pytestmark = pytest.mark.usefixtures("no_xla")
 SMALL = {"levels": 1, "steps": 40, "eval_every": 10, "batch_size": 32, "verbose": 0, "controls": ("reinit",)}
 DIFFERS = re.compile(r"(.*/)?(environment\.json|timings\.csv|\.lock.*|events\.out\.tfevents.*)")
 
@@ -47,8 +48,10 @@ def workdirs(tmp_path_factory):
     """A finished run, on a local disk and in memory."""
     local = tmp_path_factory.mktemp("runs")
     found = {"local": f"{local}/run", "remote": f"ram:/{local}/run"}
-    for workdir in found.values():
-        assert cli.main(["run", *TINY, f"--workdir={workdir}"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tf_lottery.training.loop.prefers_xla", lambda model: False)
+        for workdir in found.values():
+            assert cli.main(["run", *TINY, f"--workdir={workdir}"]) == 0
     return found
 
 
@@ -69,7 +72,7 @@ def test_tensorboard_reads_the_same(workdirs):
     "words",
     [
         ["report"],
-        ["plot"],
+        ["plot", "--figures=weights"],
         ["overlap"],
         ["structure", "--examples=50"],
         ["connectivity", "--points=3"],
@@ -90,29 +93,23 @@ def test_a_command_says_and_writes_the_same(workdirs, capsys, words):
     same(workdirs["remote"], workdirs["local"])
 
 
-def test_two_runs_side_by_side(workdirs, capsys):
-    root = workdirs["remote"].removesuffix("/run")
-    again = root + "/again"
-    assert cli.main(["run", *TINY, "--config.replicates=1", f"--workdir={again}"]) == 0
-    capsys.readouterr()
-    assert cli.main(["report", workdirs["remote"], again]) == 0
-    out, _ = capsys.readouterr()
-    assert "\nrun  " in out and "\nagain  " in out
-    assert f"\n  {root}/figures/together.png\n" in out
-    assert (paths.path(root) / "figures/side_by_side.svg").exists()
-
-
-def test_a_study(tmp_path, capsys):
+def test_a_study_and_its_experiments_side_by_side(tmp_path, capsys):
     (tmp_path / "study.py").write_text(
         "from tf_lottery.experiments.config import ExperimentConfig\n"
         "def get_config():\n    return {name: ExperimentConfig() for name in ('one', 'two')}\n"
     )
     workdir = f"ram:/{tmp_path}/study"
-    words = [f"--config={tmp_path}/study.py", *TINY, "--config.replicates=1", f"--workdir={workdir}"]
+    short = ["--config.replicates=1", "--config.prune.levels=0", "--config.train.steps=10"]
+    words = [f"--config={tmp_path}/study.py", *TINY, *short, f"--workdir={workdir}"]
     assert cli.main(["run", *words]) == 0
     assert capsys.readouterr().out.endswith(f" --logdir {workdir}\n")
     assert {"one/results.csv", "two/results.csv", "figures/together.png"} <= set(contents(workdir))
-    assert cli.main(["report", workdir]) == 0
+    paths.remove_tree(paths.path(workdir) / "figures")
+    assert cli.main(["report", f"{workdir}/one", f"{workdir}/two"]) == 0
+    out, _ = capsys.readouterr()
+    assert out.startswith("one\n\n") and "\n\ntwo\n\n" in out.replace("  ", "\n")
+    assert f"\n  {workdir}/figures/together.png\n" in out
+    assert "figures/side_by_side.svg" in contents(workdir)
 
 
 def stopping_at(count, method):
