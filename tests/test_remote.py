@@ -76,7 +76,7 @@ def test_tensorboard_reads_the_same(workdirs):
         ["overlap"],
         ["structure", "--examples=50"],
         ["connectivity", "--points=3"],
-        ["infoplane", "--examples=200", "--points=4"],
+        ["infoplane", "--levels=1", "--arms=ticket", "--examples=100", "--points=2"],
     ],
     ids=" ".join,
 )
@@ -107,7 +107,7 @@ def test_a_study_and_its_experiments_side_by_side(tmp_path, capsys):
     paths.remove_tree(paths.path(workdir) / "figures")
     assert cli.main(["report", f"{workdir}/one", f"{workdir}/two"]) == 0
     out, _ = capsys.readouterr()
-    assert out.startswith("one\n\n") and "\n\ntwo\n\n" in out.replace("  ", "\n")
+    assert out.startswith("one\n\n") and "\ntwo\n\n" in out
     assert f"\n  {workdir}/figures/together.png\n" in out
     assert "figures/side_by_side.svg" in contents(workdir)
 
