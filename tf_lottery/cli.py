@@ -95,11 +95,13 @@ def _run(words: list[str]) -> int:
     """Returns the exit status."""
     from tf_lottery.experiments import config as config_module
     from tf_lottery.experiments import flags, workdirs
-    from tf_lottery.training import recorded
+    from tf_lottery.training import recorded, strategies
     from tf_lottery.training.runs import InUseError
 
-    count, words = flags.take_jobs(words)
+    count, tpu, words = flags.take_machines(words)
     study, workdir = flags.parse(words)
+    if strategies.is_follower(config.strategy for config in study.values()):
+        return _follow(study)
     folders = workdirs.folders(study, workdir)
     alone, in_use = "" in study, 0
     with noise.dropped():  # TensorFlow looks at a folder that is not local
@@ -115,7 +117,7 @@ def _run(words: list[str]) -> int:
         done = len(recorded.results(folder))
         print(f"{name}: " * (not alone) + _announcement(study[name], folder, done), flush=True)
         try:
-            status = _train(study[name], claims[name], count, [name, *words])
+            status = _train(study[name], claims[name], count, tpu, [name, *words])
         except InUseError as error:
             in_use += 1
             print(f"\n{error}\n", flush=True)
@@ -129,7 +131,14 @@ def _run(words: list[str]) -> int:
     return int(in_use == len(study))
 
 
-def _train(config: "ExperimentConfig", claims: "Claims", count: int, words: list[str]) -> int:
+def _follow(study: dict[str, "ExperimentConfig"]) -> int:
+    """Trains along with the chief, which alone knows the run directory and says what is done."""
+    for config in study.values():
+        _train_here(config, folder="")
+    return 0
+
+
+def _train(config: "ExperimentConfig", claims: "Claims", count: int, tpu: str, words: list[str]) -> int:
     """Trains what is left in as many processes as are of use; returns the exit status."""
     from tf_lottery.experiments import jobs
 
@@ -138,7 +147,7 @@ def _train(config: "ExperimentConfig", claims: "Claims", count: int, words: list
     if useful < 2:
         if useful < count and free:
             print(f"--jobs={count}: one replicate is left, which this process trains.", flush=True)
-        _train_here(config, str(claims.directory.path))
+        _train_here(config, str(claims.directory.path), tpu=tpu)
         return 0
     left = "" if useful == count else ", one for each replicate that is left"
     print(f"In {useful} processes{left}; threads of each: {jobs.threads(useful)}.", flush=True)
@@ -158,15 +167,20 @@ def _work(numbers: str, name: str, *words: str) -> None:
         _train_here(study[name], folder, [int(number) for number in numbers.split(",")])
 
 
-def _train_here(config: "ExperimentConfig", folder: str, replicates: list[int] | None = None) -> None:
+def _train_here(
+    config: "ExperimentConfig", folder: str, replicates: list[int] | None = None, tpu: str = ""
+) -> None:
+    from tf_lottery.training import strategies
+
     with noise.dropped():
         import tensorflow as tf
 
         from tf_lottery.experiments import driver
 
+        strategies.make(config.strategy, tpu)
         tf.config.list_logical_devices()
     try:
-        driver.run(config, folder, replicates)
+        driver.run(config, folder, replicates, tpu)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         raise ValueError(
             "Out of memory: lower config.train.batch_size, or take a smaller network."

@@ -77,7 +77,12 @@ class RemotePath(os.PathLike[str]):
 
     def mkdir(self, *, parents: bool, exist_ok: bool) -> None:
         """Makes the folder; both arguments are as if they were True."""
-        self._call("makedirs")
+        # Not by makedirs, which never returns where there is no such bucket (TensorFlow 2.21).
+        if not self.is_dir():
+            if len(self.parts.parts) > 1:
+                self.parent.mkdir(parents=parents, exist_ok=exist_ok)
+            with contextlib.suppress(FileExistsError):  # made by another process since
+                self._call("mkdir")
 
     def glob(self, pattern: str) -> Iterator["RemotePath"]:
         """Yields what matches, in order. `*` stands for a part of one name; there is no `**`."""

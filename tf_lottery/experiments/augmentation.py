@@ -64,7 +64,10 @@ def crop_flip(keras: ModuleType) -> type:
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             # One algorithm by name: left to itself, TensorFlow draws otherwise on each kind of device.
             seed = tf.convert_to_tensor(self.state)
-            drawn = tf.random.stateless_uniform((3, number * replicas, 1), seed, alg="philox")
+            # As bits: fractions come in another order where XLA draws them.
+            shape, bits = (3, number * replicas, 1), tf.uint32
+            drawn = tf.random.stateless_uniform(shape, seed, None, None, bits, alg="philox")
+            drawn = tf.cast(tf.bitwise.right_shift(drawn, tf.constant(8, bits)), tf.float32) * 2.0**-24
             if replicas > 1:
                 drawn = tf.slice(drawn, [0, number * replica.replica_id_in_sync_group, 0], [3, number, 1])
             top, left, flip = tf.unstack(drawn)

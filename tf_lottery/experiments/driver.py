@@ -1,5 +1,6 @@
 """The driver: from a config to trained networks and their tickets."""
 
+import collections
 import contextlib
 from collections.abc import Sequence
 
@@ -16,30 +17,40 @@ from tf_lottery.training.runs import ReplicateStore
 from tf_lottery.training.terminal import Terminal
 from tf_lottery.training.timings import Timings
 from tf_lottery.training.trainer import Listener
+from tf_lottery.training.workers import SharedStore, Workers
 
 
-def run(config: ExperimentConfig, workdir: str, replicates: Sequence[int] | None = None) -> list[Result]:
+def run(
+    config: ExperimentConfig, workdir: str, replicates: Sequence[int] | None = None, tpu: str = ""
+) -> list[Result]:
     """Trains every network of the experiment that the workdir does not hold yet.
 
     Several processes, on machines that see the workdir, may do so at once: each replicate is
-    trained by one, and if that dies by another. What others are at work on is left to them.
+    trained by one, and if that dies by another. What others are at work on is left to them. Of
+    workers that train every network together (`strategies.make`) the chief alone looks at the workdir.
 
     Args:
         config: the experiment; checked here.
         workdir: the run directory. A run that was stopped goes on; one that is
             finished is only reported.
         replicates: those to train, 1-based; None for all.
+        tpu: the name or address of the TPU to train on; empty for none.
 
     Returns:
-        One `Result` per trained network, as in results.csv.
+        One `Result` per trained network, as in results.csv; on workers that are not the chief none.
 
     Raises:
         ValueError: the config, the data or the workdir cannot be used, or the loss
             became NaN; or other processes are at work on all that is left.
-        OSError: the workdir cannot be written.
+        OSError: the workdir cannot be written, or a worker or TPU cannot be reached.
     """
     # Before the workdir is touched: what is wrong with the data or the model shows here.
-    experiment = Experiment(config)
+    experiment = Experiment(config, tpu)
+    workers = Workers(experiment.loop.replicas.strategy)
+    if not workers.is_chief:
+        for store in workers.follow(iter(())):
+            collections.deque(experiment.search(store), maxlen=0)
+        return []
     shared = workdirs.claims(config, workdir, replicates)
     directory, plan = shared.directory, experiment.plan(1)
     directory.check()
@@ -51,7 +62,7 @@ def run(config: ExperimentConfig, workdir: str, replicates: Sequence[int] | None
         contextlib.closing(tensorboard),
         contextlib.closing(shared.claimed()) as stores,
     ):
-        for store in stores:
+        for store in workers.follow(stores):
             terminal.replicate = store.replicate if config.replicates > 1 else None
             tensorboard.replicate = store.replicate
             timings = Timings(directory.path / "timings.csv", store.replicate)
@@ -60,7 +71,9 @@ def run(config: ExperimentConfig, workdir: str, replicates: Sequence[int] | None
     return recorded.results(directory.path)
 
 
-def _search(experiment: Experiment, store: ReplicateStore, listeners: tuple[Listener, ...]) -> None:
+def _search(
+    experiment: Experiment, store: ReplicateStore | SharedStore, listeners: tuple[Listener, ...]
+) -> None:
     plan = experiment.plan(store.replicate)
     provenance = {
         "versions": environment.versions(),

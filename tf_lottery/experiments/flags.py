@@ -67,21 +67,24 @@ def parse(arguments: list[str]) -> tuple[Study, str]:
     return study, os.path.expanduser(values.workdir or _default_workdir(stem, changed))
 
 
-def take_jobs(arguments: list[str]) -> tuple[int, list[str]]:
-    """Returns the value of `--jobs`, 1 by default, and the other words.
+def take_machines(arguments: list[str]) -> tuple[int, str, list[str]]:
+    """Returns the values of `--jobs`, 1 by default, and of `--tpu`, and the other words.
 
     Raises:
-        UsageError: it is no number of 1 or more.
+        UsageError: jobs are no number of 1 or more.
     """
     values = flags.FlagValues()
     flags.DEFINE_integer("jobs", 1, "How many processes.", flag_values=values)
+    flags.DEFINE_string("tpu", "", "Which TPU.", flag_values=values)
     try:
         rest = values(["tf-lottery", *arguments], known_only=True)[1:]
     except flags.Error as error:
         raise UsageError(str(error)) from error
     if values.jobs < 1:
         raise UsageError(f"--jobs must be 1 or more, a number of processes. Received {values.jobs}.")
-    return values.jobs, rest
+    if values.jobs > 1 and values.tpu:
+        raise UsageError("--jobs are processes on the cores of this machine: leave it out with --tpu.")
+    return values.jobs, values.tpu, rest
 
 
 def _override(study: Study, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -122,6 +125,7 @@ def help_text() -> str:
         "                        The same command started again, also on another machine that sees the",
         "                        workdir, takes the replicates that nobody works on. On one GPU processes",
         "                        take turns: more of them pay where a small network leaves it idle",
+        "  --tpu=NAME            the TPU to train on, by name or address; local on the TPU's own machine",
         "  --config=FILE         a Python file whose get_config() returns an ExperimentConfig, such as",
         "                        configs/mnist_lenet.py (without it: the handwritten digits); or a study,",
         "                        a dict name -> ExperimentConfig, such as configs/initializers.py",

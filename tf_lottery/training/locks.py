@@ -4,10 +4,15 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import socket
+import time
 from collections.abc import Iterator
 
 import filelock
+
+from tf_lottery import paths
+from tf_lottery.training.leases import Lease
 
 LOCK = ".lock"
 
@@ -21,7 +26,7 @@ class InUse(OSError):
         holder: which, for people: `"process 123 on host"`.
     """
 
-    def __init__(self, path: pathlib.Path, holder: str):
+    def __init__(self, path: paths.Path, holder: str):
         super().__init__(f"{str(path)!r} is locked by another process ({holder}).")
         self.holder = holder
 
@@ -31,13 +36,32 @@ def held(path: str | os.PathLike[str], *, wait: float = 0) -> Iterator[None]:
     """Has a lock for the time of the block. It is not reentrant: a process waits for itself too.
 
     Args:
-        path: the lock's own file, in a folder that there is.
+        path: the lock's own file, in a folder that there is; on another filesystem, a folder of claims.
         wait: seconds in which the other process may let go of it.
 
     Raises:
         InUse: another process has it, and had it all the time.
     """
-    path = pathlib.Path(path)
+    path = paths.path(path)
+    with _lease(path, wait) if isinstance(path, paths.RemotePath) else _file_lock(path, wait):
+        yield
+
+
+@contextlib.contextmanager
+def _lease(path: paths.RemotePath, wait: float) -> Iterator[None]:
+    lease, until = Lease(path), time.monotonic() + wait
+    while holder := lease.take():
+        if time.monotonic() >= until:
+            raise InUse(path, holder)
+        time.sleep(random.uniform(0.5, 1))
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+@contextlib.contextmanager
+def _file_lock(path: pathlib.Path, wait: float) -> Iterator[None]:
     # Beside the lock, for to try for a lock may empty its file.
     note = path.with_name(f"{path.name}.json")
     try:
@@ -60,7 +84,7 @@ def alone(workdir: str | os.PathLike[str]) -> contextlib.AbstractContextManager[
     Raises:
         InUse: another process has had it for minutes.
     """
-    return held(pathlib.Path(workdir) / LOCK, wait=_PATIENCE)
+    return held(paths.path(workdir) / LOCK, wait=_PATIENCE)
 
 
 def _holder(note: pathlib.Path) -> str:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,12 @@ def workers() -> tuple[list[str], int]:
         return addresses, index
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise ValueError(f"TF_CONFIG cannot be used: {error}. Expected: {_TF_CONFIG}") from error
+
+
+def is_follower(strategies: Iterable[str]) -> bool:
+    """Whether this process is a worker that is not the chief, where one of these strategies is taken."""
+    together = any(name in ("auto", "multi_worker") for name in strategies)
+    return together and workers()[1] > 0
 
 
 def _by_itself(tf: ModuleType, tpu: str) -> str:

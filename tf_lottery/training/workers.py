@@ -13,6 +13,7 @@ import numpy as np
 import safetensors.numpy
 import tensorflow as tf
 
+from tf_lottery import paths
 from tf_lottery.training.arms import Arrays, Start, Trained
 from tf_lottery.training.history import History
 from tf_lottery.training.progress import Progress
@@ -110,6 +111,10 @@ class SharedStore:
         self.replicate = replicate
         self._workers = workers
         self._store = store
+
+    def folder(self, start: Start) -> paths.Path:
+        """Returns the folder of a network; on the chief alone."""
+        return self._store.folder(start)
 
     def initial(self, state: Arrays) -> Arrays:
         """Returns the initial state that the chief keeps, which is `state` at first."""
