@@ -8,7 +8,7 @@ from typing import Any
 from tf_lottery import names
 from tf_lottery.experiments import networks
 from tf_lottery.experiments.augmentation import AUGMENTATIONS
-from tf_lottery.experiments.datasets import SCALINGS
+from tf_lottery.experiments.scalings import SCALINGS
 from tf_lottery.keras_api.flavour import FLAVOURS
 from tf_lottery.search.schedules import SCHEDULES
 from tf_lottery.tickets import controls, rewinding, structure

@@ -30,7 +30,7 @@ def build(config: ExperimentConfig, data: datasets.Data) -> MaskedModel:
     model = networks.build(
         config.network.name,
         keras,
-        data.train[0].shape[1:],
+        data.shape,
         data.classes,
         config.network.initializer,
         train.weight_decay,
