@@ -57,6 +57,16 @@ class Stream:
         yield from map(self._examples, self._raw())
         getattr(self._dataset, "on_epoch_end", _nothing)()
 
+    def take(self, examples: int) -> list[Examples]:
+        """Returns the first so many examples of a pass, in batches; all where there are fewer."""
+        batches: list[Examples] = []
+        for batch in self:
+            batches.append(data.take(batch, slice(examples)))
+            examples -= data.count(batch)
+            if examples <= 0:
+                break
+        return batches
+
     def order(self, *key: int | str) -> "StreamOrder":
         """Returns which batches each step takes; here those of the data set, whatever the key."""
         return StreamOrder(lambda step: itertools.islice(_passes(self), step, None))
