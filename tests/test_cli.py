@@ -12,7 +12,7 @@ import pytest
 
 from tf_lottery import cli
 from tf_lottery.analysis.findings import Findings
-from tf_lottery.experiments import commands, datasets, driver
+from tf_lottery.experiments import commands, driver, stored
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments.analyses import report
 from tf_lottery.training import recorded, runs
@@ -112,7 +112,7 @@ def test_a_start_that_fails_leaves_no_workdir(capsys, workdir, tmp_path, monkeyp
 
 
 def test_data_that_cannot_be_had(capsys, workdir, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "_answers", lambda url: False)
+    monkeypatch.setattr(stored, "_answers", lambda url: False)
     words = ["--config.data.name=mnist", f"--config.data.data_dir={tmp_path}", f"--workdir={workdir}"]
     message = refused(capsys, *words)
     assert f"'mnist' is not prepared in '{tmp_path}'" in message and "cannot be reached" in message

@@ -4,9 +4,11 @@ import functools
 import pathlib
 import re
 import runpy
+import types
 
 import numpy as np
 import pytest
+from image_sets import photograph, store
 
 from tf_lottery import files
 from tf_lottery.experiments import config as config_module
@@ -17,7 +19,7 @@ FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 CIFAR = ("cifar10_conv2", "cifar10_conv4", "cifar10_conv6", "cifar10_resnet20", "cifar10_vgg16")
 MNIST = ("mnist_lenet", "mnist_lenet_google", "mnist_lenet_openlth")
 # The same families with fewer layers.
-SMALLER = {"resnet_20": "resnet_8", "vgg_16": "vgg_3"}
+SMALLER = {"resnet_20": "resnet_8", "vgg_16": "vgg_3", "resnet_50": "bottlenecks"}
 
 
 def config_of(name):
@@ -35,18 +37,21 @@ def made_up(monkeypatch, shape):
     """Puts 40 images of noise in the place of those of tensorflow_datasets."""
     images = np.random.default_rng(0).integers(0, 256, (40, *shape), np.uint8)
     raw = datasets._Raw((images, np.arange(40) % 10), (images[:20], np.arange(20) % 10), 10, 255)
-    monkeypatch.setattr(datasets, "_load_tfds", lambda name, data_dir: raw)
+    monkeypatch.setattr(datasets, "StoredImages", lambda name, data_dir: types.SimpleNamespace(gib=0.0))
+    monkeypatch.setattr(datasets, "_read", lambda stored: raw)
 
 
 def shrunken(config, monkeypatch):
     monkeypatch.setitem(networks.NETWORKS, "vgg_3", functools.partial(networks.vgg, counts=(1, 1)))
+    bottlenecks = functools.partial(networks.bottleneck_resnet, blocks=(1, 1))
+    monkeypatch.setitem(networks.NETWORKS, "bottlenecks", bottlenecks)
     config.network.name = SMALLER.get(config.network.name, config.network.name)
     config.data.validation_size = 10
     train = config.train
     train.batch_size, train.steps, train.eval_every_steps = 4, 4, 2
-    train.decay_steps = (2, 3)[: len(train.decay_steps)]
+    train.warmup_steps, train.decay_steps = min(train.warmup_steps, 1), (1, 2, 3)[: len(train.decay_steps)]
     config.prune.levels, config.prune.rewind_step = 1, min(config.prune.rewind_step, 1)
-    config.controls = ()
+    config.controls = config.control_levels = ()
     return config
 
 
@@ -84,6 +89,25 @@ def test_each_config_for_cifar_runs_in_small(name, flavour, tmp_path, monkeypatc
             share = config.prune.conv_fraction if path.startswith("conv") else 0.2
             assert array.sum() == array.size - round(share * array.size)
         assert output.sum() == output.size - round(0.1 * output.size)
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_the_config_for_imagenet_runs_in_small(flavour, tmp_path):
+    """On photographs of many sizes, as ImageNet has them."""
+    store(tmp_path, "imagenet2012", photograph, (None, None, 3), sizes=(40, 8))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        config = shrunken(config_of("imagenet_resnet50"), monkeypatch)
+        config.data.data_dir, config.data.image_size, config.flavour = str(tmp_path), 32, flavour
+        driver.run(config, str(tmp_path / "run"))
+    levels = [tmp_path / "run" / "replicate_1" / f"level_0{level}" / "ticket" for level in (0, 1)]
+    late = files.read_tensors(levels[0] / "snapshots.safetensors")[0]
+    mask, start = (files.read_tensors(levels[1] / f"{part}.safetensors")[0] for part in ("mask", "start"))
+    assert all(array.dtype == np.float32 for path, array in start.items() if "seed" not in path)
+    for path, kept in mask.items():
+        np.testing.assert_array_equal(start[path], np.where(kept, late[f"1/{path}"], 0))
+    assert mask.pop("output/kernel").all()
+    total = sum(array.size for array in mask.values())
+    assert sum(array.sum() for array in mask.values()) == total - round(0.2 * total)
 
 
 @pytest.mark.parametrize("name", ("digits", "fashion_lenet", "information_plane", *MNIST))
@@ -157,6 +181,18 @@ def test_deep_networks_have_openlth_s_training():
         assert entries["data.input_scaling"] == "standardize"
     assert (resnet["network.name"], resnet["prune.rewind_step"]) == ("resnet_20", 500)
     assert (vgg["network.name"], vgg["prune.rewind_step"]) == ("vgg_16", 1000)
+
+
+def test_resnet_50_has_openlth_s_training():
+    entries, epoch = entries_of("imagenet_resnet50"), round(1_281_167 / 1024)
+    assert (entries["train.optimizer"], entries["train.learning_rate"]) == ("sgd", 0.4)
+    assert (entries["train.momentum"], entries["train.weight_decay"]) == (0.9, 1e-4)
+    assert (entries["train.batch_size"], entries["train.steps"]) == (1024, 90 * epoch)
+    assert entries["train.decay_steps"] == (30 * epoch, 60 * epoch, 80 * epoch)
+    assert (entries["train.warmup_steps"], entries["prune.rewind_step"]) == (5 * epoch, 6 * epoch)
+    assert (entries["train.augment"], entries["data.image_size"]) == ("random_resized_crop", 224)
+    assert (entries["prune.scope"], entries["prune.fraction"]) == ("global", 0.2)
+    assert (entries["network.name"], entries["data.input_scaling"]) == ("resnet_50", "imagenet")
 
 
 def test_presets_of_lenet():

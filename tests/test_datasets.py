@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from tf_lottery.experiments import datasets
+from tf_lottery.experiments import datasets, stored
 
 SCALINGS = ("unit", "standardize", "l2", "none")
 
@@ -169,7 +169,7 @@ def test_images_that_cannot_be_standardized(tmp_path):
 
 
 def test_unknown_scaling():
-    message = "Unknown input scaling 'standardise'. Did you mean 'standardize'.*unit, standardize, l2, none"
+    message = "Unknown input scaling 'standardise'. Did you mean 'standardize'.*: unit, standardize, imagenet"
     with pytest.raises(ValueError, match=message):
         digits(input_scaling="standardise")
 
@@ -185,7 +185,7 @@ def test_data_cannot_be_changed_by_mistake():
 @pytest.fixture
 def tfds(monkeypatch):
     tfds = pytest.importorskip("tensorflow_datasets")
-    monkeypatch.setattr(datasets, "_answers", lambda url: False)
+    monkeypatch.setattr(stored, "_answers", lambda url: False)
     return tfds
 
 
@@ -273,16 +273,16 @@ def test_negative_labels(tfds, tmp_path):
         datasets.load("my_own", data_dir=str(tmp_path), validation_size=10)
 
 
-@pytest.mark.parametrize("unfit", ["keys", "label", "image", "size"])
+@pytest.mark.parametrize("unfit", ["keys", "label", "image", "channels"])
 def test_unfit_features(tfds, tmp_path, unfit):
     options = {
         "keys": {"keys": None},
         "label": {"label": tfds.features.Scalar(np.float32)},
         "image": {"image": tfds.features.Tensor(shape=(28, 28, 1), dtype=np.uint8)},
-        "size": {"image": tfds.features.Image(shape=(None, None, 1))},
+        "channels": {"image": tfds.features.Image(shape=(28, 28, None))},
     }[unfit]
     prepare(tfds, tmp_path, "my_own", **options)
-    message = r"'my_own' is not one of images of one size with integer labels: .*FeaturesDict.*'image'.*; use"
+    message = r"'my_own' is not one of images with integer labels: .*FeaturesDict.*'image'.*; use"
     with pytest.raises(ValueError, match=message):
         datasets.load("my_own", data_dir=str(tmp_path))
 
@@ -319,7 +319,7 @@ def test_data_set_is_prepared_where_the_host_answers(tfds, tmp_path, monkeypatch
         yield from ((i, {"image": np.full((28, 28, 1), i, np.uint8), "label": i % 10}) for i in range(30))
 
     asked = []
-    monkeypatch.setattr(datasets, "_answers", lambda url: asked.append(url) or True)
+    monkeypatch.setattr(stored, "_answers", lambda url: asked.append(url) or True)
     mnist = tfds.image_classification.MNIST
     monkeypatch.setattr(mnist, "_split_generators", lambda *a: {"train": generate(), "test": generate()})
     for _ in range(2):  # The second time it is there already.
@@ -332,7 +332,7 @@ def test_failing_download(tfds, tmp_path, monkeypatch):
     def download(self, **options):
         raise OSError("disk full\nand more")
 
-    monkeypatch.setattr(datasets, "_answers", lambda url: True)
+    monkeypatch.setattr(stored, "_answers", lambda url: True)
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", download)
     message = r"not prepared in '.*', and preparing it failed \(disk full\). Where there is a network, run"
     with pytest.raises(ValueError, match=message):
@@ -377,19 +377,19 @@ def test_an_error_page_is_an_answer(no_proxy):
     with http.server.HTTPServer(("127.0.0.1", 0), NotFound) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        assert datasets._answers(f"http://127.0.0.1:{server.server_port}/file")
+        assert stored._answers(f"http://127.0.0.1:{server.server_port}/file")
         thread.join()
 
 
 def test_a_closed_port_is_no_answer(no_proxy):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # Bound but not listening: connections are refused.
-        assert not datasets._answers(f"http://127.0.0.1:{taken.getsockname()[1]}/")
+        assert not stored._answers(f"http://127.0.0.1:{taken.getsockname()[1]}/")
 
 
 def test_silence_is_no_answer(no_proxy):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert not datasets._answers(f"http://127.0.0.1:{silent.getsockname()[1]}/", seconds=0.2)
+        assert not stored._answers(f"http://127.0.0.1:{silent.getsockname()[1]}/", seconds=0.2)
 
 
 def test_a_lookup_that_hangs_is_no_answer(no_proxy, monkeypatch):
@@ -401,6 +401,6 @@ def test_a_lookup_that_hangs_is_no_answer(no_proxy, monkeypatch):
         raise OSError
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    assert not datasets._answers("http://example.invalid/", seconds=0.1)
+    assert not stored._answers("http://example.invalid/", seconds=0.1)
     assert not ended
     release.set()

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tf_lottery.experiments import learning_rates, models
 from tf_lottery.experiments.config import ExperimentConfig, NetworkConfig, TrainConfig
 from tf_lottery.experiments.datasets import Data
+from tf_lottery.keras_api.flavour import PRECISIONS
 from tf_lottery.keras_api.masked_model import network_weights
 from tf_lottery.training.loop import Loop
 
@@ -84,7 +85,8 @@ def test_the_optimizer_counts_its_steps_from_0(keras):
     np.testing.assert_allclose(-np.diff(values, axis=0)[:, 0], [0, 0.25, 0.5, 0.125, 0.125], rtol=1e-5)
 
 
-def test_training_with_everything_goes_on_from_a_snapshot_bit_for_bit(keras):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_training_with_everything_goes_on_from_a_snapshot_bit_for_bit(keras, precision, random_mask):
     masked = build(
         keras,
         "conv_2",
@@ -96,7 +98,11 @@ def test_training_with_everything_goes_on_from_a_snapshot_bit_for_bit(keras):
         warmup_steps=3,
         decay_steps=(5,),
         augment="crop_flip",
+        label_smoothing=0.1,
+        precision=precision,
     )
+    mask = random_mask(masked.shapes)
+    masked.set_mask(mask)
     loop = loop_of(masked)
     order = loop.order(1)
     loop.train(order.batches(0, 4))
@@ -109,6 +115,9 @@ def test_training_with_everything_goes_on_from_a_snapshot_bit_for_bit(keras):
     for path, array in masked.state().items():
         np.testing.assert_array_equal(array, end[path], err_msg=path)
     assert not np.array_equal(end["conv1/kernel"], snapshot["conv1/kernel"])
+    for path, kept in mask.items():
+        assert end[path].dtype == np.float32 and not end[path][~kept].any()
+        assert end[path][kept].all()
 
 
 def test_weight_decay_adds_kernels_to_their_gradients_and_the_penalty_to_the_loss(keras):
@@ -142,3 +151,49 @@ def test_import_of_the_package_is_all_that_files_need():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_precision_is_that_of_this_model_alone(keras, precision):
+    before = keras.mixed_precision.global_policy().name
+    masked = build(keras, "conv_2", precision=precision)
+    assert keras.mixed_precision.global_policy().name == before == "float32"
+    inner = next(layer for layer in masked.model._flatten_layers() if layer.name == "conv1")
+    assert inner.compute_dtype == precision.removeprefix("mixed_")
+    assert all(array.dtype == np.float32 for array in masked.kernels().values())
+    scales = isinstance(masked.model.optimizer, keras.mixed_precision.LossScaleOptimizer)
+    assert scales == (precision == "mixed_float16")
+
+
+def test_the_policy_is_set_back_after_an_error_too(keras):
+    with pytest.raises(ValueError, match="Unknown initializer"):
+        build(keras, initializer="glorot", precision="mixed_float16")
+    assert keras.mixed_precision.global_policy().name == "float32"
+
+
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
+def test_a_lower_precision_trains_nearly_as_float32_does(keras, precision):
+    losses = []
+    for name in ("float32", precision):
+        masked = build(keras, "conv_2", "he_normal", precision=name)
+        masked.draw_initial(len)
+        loop = loop_of(masked)
+        loop.train(loop.order(0).batches(0, 4))
+        losses.append(loop.evaluate("test")["loss"])
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_label_smoothing_is_that_of_the_losses(keras):
+    plain, smoothed = (build(keras, label_smoothing=share) for share in (0.0, 0.3))
+    for masked in (plain, smoothed):
+        masked.draw_initial(len)
+    x, labels = EXAMPLES
+    logits = np.asarray(plain.model(x))
+    logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    targets = 0.7 * np.eye(3)[labels] + 0.3 / 3
+    expected = [-logs[np.arange(24), labels].mean(), -(targets * logs).sum(axis=1).mean()]
+    assert abs(expected[0] - expected[1]) > 0.01
+    for masked, loss in zip((plain, smoothed), expected):
+        found = loop_of(masked).evaluate("test")
+        assert found["loss"] == pytest.approx(loss, rel=1e-5)
+        assert found["accuracy"] == pytest.approx((logits.argmax(axis=1) == labels).mean())

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tf_lottery.experiments import networks
 from tf_lottery.keras_api import prunable
-from tf_lottery.keras_api.flavour import FLAVOURS, keras_module
+from tf_lottery.keras_api.flavour import FLAVOURS, keras_module, precision
 
 
 @pytest.fixture(params=["keras", "tf_keras"])
@@ -155,6 +155,35 @@ def test_a_resnet_is_as_deep_as_its_name_says():
     assert count(model.trainable_weights) == 1_730_714
 
 
+# The parameters of PyTorch's, which has no biases in its convolutions either.
+@pytest.mark.parametrize(
+    ("name", "trainable"), [("resnet_50", 25_557_032), ("resnet_101", 44_549_160), ("resnet_152", 60_192_808)]
+)
+def test_sizes_of_the_networks_for_imagenet(name, trainable):
+    model = networks.build(name, keras_module("keras"), (224, 224, 3), 1000, "zeros")
+    assert count(model.trainable_weights) == trainable
+    assert model.output_shape == (None, 1000)
+
+
+def test_convolutions_of_resnet_50(keras):
+    found = convolutions_of("resnet_50", keras)
+    shortcuts = [found.pop(f"shortcut{stage}") for stage in (1, 2, 3, 4)]
+    assert shortcuts == [(256, 8), (512, 4), (1024, 2), (2048, 1)]  # of an image of 32 x 32
+    assert set(found) == {f"conv{n}" for n in range(1, 50)}
+    assert found["conv1"] == (64, 16)
+    # The first block of the second stage: the stride is that of the 3 x 3 convolution.
+    assert [found[f"conv{n}"] for n in (11, 12, 13)] == [(128, 8), (128, 4), (512, 4)]
+    assert [found[f"conv{n}"] for n in (47, 48, 49)] == [(512, 1), (512, 1), (2048, 1)]
+
+
+def test_the_logits_are_float32_in_any_precision(keras):
+    for name in ("lenet_300_100", "resnet_8", "vgg_11"):
+        with precision(keras, "mixed_bfloat16"):
+            model = networks.build(name, keras, (32, 32, 3), 10)
+        assert model.output.dtype == "float32"
+        assert "bfloat16" in str(model.layers[-2].output.dtype)
+
+
 def convolutions_of(name, keras):
     model = networks.build(name, keras, (32, 32, 3), 10, "zeros")
     layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
@@ -231,8 +260,11 @@ def test_both_kerases_have_the_same_paths_and_the_output_is_last(name):
     [
         ("resnet_21", "There is no 'resnet_21': .* 6n \\+ 2 layers, such as 'resnet_20' or 'resnet_26'"),
         ("resnet_2", "There is no 'resnet_2': .* such as 'resnet_8' or 'resnet_14'"),
-        ("resnet_0", "There is no 'resnet_0': .* such as 'resnet_8' or 'resnet_14'"),
-        ("resnet_x", "Unknown network 'resnet_x'. Did you mean 'resnet_20'"),
+        (
+            "resnet_0",
+            "There is no 'resnet_0': .* those for ImageNet are 'resnet_50', 'resnet_101' and 'resnet_152'",
+        ),
+        ("resnet_x", "Unknown network 'resnet_x'. Did you mean 'resnet_50'"),
         ("resnet_20:3", "Network 'resnet_20' takes no argument, but got '3'"),
         ("vgg_12", "Unknown network 'vgg_12'. Did you mean 'vgg_1"),
         ("conv_2:", "Network 'conv_2' takes no argument, but got ''"),

@@ -11,7 +11,7 @@ import tf_lottery
 from tf_lottery.keras_api.masked_model import MaskedModel
 from tf_lottery.training.loop import Loop
 from tf_lottery.training.runs import ReplicateStore
-from tf_lottery.training.streams import Stream, StreamOrder
+from tf_lottery.training.streams import Stream
 
 # 240 examples are 14 batches of 17 and one of 2.
 BATCH, PASS = 17, 15
@@ -128,7 +128,7 @@ def test_a_pydataset_may_be_endless(data):
 
     stream = Stream("training", Endless())
     assert stream.endless and stream.count() is None
-    (x, _), *_ = StreamOrder(stream).batches(15, 2)
+    (x, _), *_ = stream.order().batches(15, 2)
     np.testing.assert_array_equal(x.reshape(32, 8), data[0][:32])
 
 
@@ -154,21 +154,21 @@ def test_each_pass_over_a_pydataset_is_told_to_it(data):
     stream = Stream("training", Telling())
     assert [len(part) for part in stream.first] == [4, 4] and stream.describe()
     assert told == [0]
-    StreamOrder(stream).batches(0, 3)
+    stream.order().batches(0, 3)
     assert told == [0, "begin", 0, 1, "end", "begin", 0]
 
 
 @pytest.mark.parametrize("parts", [[(0, 7)], [(0, 3), (3, 4)], [(3, 4)], [(5, 2)]])
 def test_batches_depend_on_the_step_and_not_on_how_they_are_asked_for(parts):
     stream = Stream("training", tf.data.Dataset.range(5).batch(2))  # 0 1, 2 3, 4; 0 1, ...
-    order = StreamOrder(stream)
+    order = stream.order()
     for step, count in parts:
         found = [row.tolist() for (run,) in order.batches(step, count) for row in run]
         assert found == [[[0, 1], [2, 3], [4]][i % 3] for i in range(step, step + count)]
 
 
 def test_a_data_set_is_let_go_of_without_the_garbage_collector(data):
-    order = StreamOrder(Stream("training", tf.data.Dataset.range(5).batch(2)))
+    order = Stream("training", tf.data.Dataset.range(5).batch(2)).order()
     order.batches(0, 1)
     gone = weakref.ref(order)
     gc.disable()
@@ -347,4 +347,4 @@ def test_a_data_set_that_runs_dry_is_told(data):
             self.passes += 1
 
     with pytest.raises(ValueError, match="gave no batch in its pass 2. It needs to give some"):
-        StreamOrder(Stream("training", OnlyOnce())).batches(0, 3)
+        Stream("training", OnlyOnce()).order().batches(0, 3)

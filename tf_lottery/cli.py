@@ -36,7 +36,7 @@ _STOPPED = "\ntf-lottery: stopped. What is done is kept, and the same command go
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
-    with _stopping_at_once():
+    with _tidying_up() if words[:1] == ["import-data"] else _stopping_at_once():
         try:
             return _run_command(words)
         except BrokenPipeError:
@@ -50,10 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run_command(words: list[str]) -> int:
     from tf_lottery import names
-    from tf_lottery.experiments import commands, jobs
+    from tf_lottery.experiments import commands, import_data, jobs
 
     asks_help = not words or any(word in ("-h", "--help") for word in words) or words[0] == "help"
-    topics = [word for word in words if word in ("run", *commands.COMMANDS)][:1]
+    known = ["run", import_data.COMMAND, *commands.COMMANDS]
+    topics = [word for word in words if word in known][:1]
     if asks_help:
         print(_help(*topics), flush=True)
     elif words[0] == "run":
@@ -62,18 +63,34 @@ def _run_command(words: list[str]) -> int:
         _work(*words[1:])
     elif words[0] in commands.COMMANDS:
         _look(words[0], words[1:])
+    elif words[0] == import_data.COMMAND:
+        _import(words[1:])
     else:
-        raise ValueError(names.unknown(words[0], ["run", *commands.COMMANDS, "help"], "command"))
+        raise ValueError(names.unknown(words[0], [*known, "help"], "command"))
     return 0
 
 
 def _help(topic: str = "run") -> str:
-    from tf_lottery.experiments import commands, flags
+    from tf_lottery.experiments import commands, flags, import_data
 
+    if topic == import_data.COMMAND:
+        return import_data.help_text()
     if topic != "run":
         return commands.help_text(topic)
     lines = [f"  tf-lottery {f'{name} WORKDIR ...':<24} {c.purpose}" for name, c in commands.COMMANDS.items()]
+    lines += ["", "Data sets are stored for it by 'tf-lottery import-data': see its --help."]
     return "\n".join([_HELP, *lines, "", "Flags of run:", "", flags.help_text()])
+
+
+def _import(words: list[str]) -> None:
+    from tf_lottery.experiments import import_data
+
+    source, name, data_dir = import_data.parse(words)
+    with noise.dropped():
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()
+    print(import_data.store(source, name, data_dir), flush=True)
 
 
 def _look(name: str, words: list[str]) -> None:
@@ -279,3 +296,15 @@ def _stopping_at_once() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(writer)
+
+
+@contextlib.contextmanager
+def _tidying_up() -> Iterator[None]:
+    """Ends the process at SIGINT or SIGTERM, once what is half made is removed."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit("\ntf-lottery: stopped. Nothing is stored.")
+    finally:
+        signal.signal(signal.SIGTERM, before)

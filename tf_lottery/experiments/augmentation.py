@@ -6,7 +6,9 @@ from typing import Any
 
 from tf_lottery.keras_api.prunable import SEED
 
-AUGMENTATIONS = ("none", "crop_flip")
+# On the way from disk: see `crops`.
+RANDOM_CROPS = "random_resized_crop"
+AUGMENTATIONS = ("none", "crop_flip", RANDOM_CROPS)
 _PAD = 4
 
 

@@ -91,7 +91,20 @@ def parse(name: str, words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     Raises:
         UsageError: there is no run directory, or an unknown flag or wrong value.
     """
-    options = COMMANDS[name].options
+    workdirs, given = read_flags(name, COMMANDS[name].options, words)
+    if not workdirs:
+        raise UsageError(f"Name a run directory: tf-lottery {name} runs/digits")
+    return workdirs, given
+
+
+def read_flags(
+    name: str, options: Mapping[str, Option], words: Sequence[str]
+) -> tuple[list[str], dict[str, Any]]:
+    """Returns the words that are no flags of a command called `name`, and name -> value of every flag.
+
+    Raises:
+        UsageError: an unknown flag or wrong value.
+    """
     for word in words:
         flag = word.lstrip("-").partition("=")[0]
         if word.startswith("-") and flag not in options:
@@ -103,13 +116,10 @@ def parse(name: str, words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     for flag, option in options.items():
         _define(flag, option, values)
     try:
-        workdirs = values(["tf-lottery", *words])[1:]
-        given = {flag: _value(flag, options[flag].default, values[flag].value) for flag in options}
+        rest = values(["tf-lottery", *words])[1:]
+        return rest, {flag: _value(flag, options[flag].default, values[flag].value) for flag in options}
     except (flags.Error, ValueError) as error:
         raise UsageError(str(error)) from error
-    if not workdirs:
-        raise UsageError(f"Name a run directory: tf-lottery {name} runs/digits")
-    return workdirs, given
 
 
 def look(
@@ -147,11 +157,17 @@ def help_text(name: str) -> str:
     command = COMMANDS[name]
     flagged = " [--FLAG=VALUE ...]" if command.options else ""
     lines = [f"  tf-lottery {name} WORKDIR ...{flagged}", "", f"{command.purpose}.", ""]
-    for flag, option in command.options.items():
+    return "\n".join([*lines, *flag_lines(command.options)]).rstrip()
+
+
+def flag_lines(options: Mapping[str, Option]) -> list[str]:
+    """Returns what help says of flags."""
+    lines = []
+    for flag, option in options.items():
         shown = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
         first, *more = textwrap.wrap(option.help, 76)
         lines += [f"  {f'--{flag}={shown}':<24}  {first}", *(f"{'':28}{line}" for line in more)]
-    return "\n".join(lines).rstrip()
+    return lines
 
 
 def _named(workdirs: Sequence[str]) -> dict[str, paths.Path]:

@@ -8,9 +8,11 @@ from typing import Any
 
 from tf_lottery import names
 from tf_lottery.experiments import networks
-from tf_lottery.experiments.augmentation import AUGMENTATIONS
-from tf_lottery.experiments.datasets import SCALINGS
-from tf_lottery.keras_api.flavour import FLAVOURS
+from tf_lottery.experiments.augmentation import AUGMENTATIONS, RANDOM_CROPS
+from tf_lottery.experiments.scalings import SCALINGS
+from tf_lottery.experiments.sections import Section as _Section
+from tf_lottery.experiments.sections import entry as _entry
+from tf_lottery.keras_api.flavour import FLAVOURS, PRECISIONS
 from tf_lottery.search.schedules import SCHEDULES
 from tf_lottery.tickets import controls, rewinding, structure
 from tf_lottery.tickets.masks import TICKET
@@ -18,38 +20,6 @@ from tf_lottery.tickets.pruning import SCOPES
 from tf_lottery.tickets.rewinding import FINAL, REWINDINGS, Rewinding
 from tf_lottery.tickets.scores import CRITERIA
 from tf_lottery.training.strategies import STRATEGIES
-
-
-def _entry(default: Any, text: str) -> Any:
-    """An entry of the config, with its text for `tf-lottery run --help`."""
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
-class _Section:
-    """A part of the config: knows its entries, and can be frozen."""
-
-    def __new__(cls, *_: Any, **entries: Any) -> "_Section":
-        for name in entries:
-            cls._check_known(name)
-        return super().__new__(cls)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._check_known(name)
-        if self.__dict__.get("_frozen"):
-            raise AttributeError(f"The config is frozen once a run has begun; cannot set {name!r}.")
-        object.__setattr__(self, name, value)
-
-    def freeze(self) -> None:
-        """Refuses all further changes, in the sections below too."""
-        self.__dict__["_frozen"] = True
-        for value in vars(self).values():
-            if isinstance(value, _Section):
-                value.freeze()
-
-    @classmethod
-    def _check_known(cls, name: str) -> None:
-        if name not in cls.__dataclass_fields__:
-            raise AttributeError(names.unknown(name, cls.__dataclass_fields__, "config entry"))
 
 
 @dataclasses.dataclass
@@ -60,6 +30,8 @@ class DataConfig(_Section):
         "digits", "digits, binary_patterns, idx:DIR (MNIST's files), or a data set of tensorflow_datasets"
     )
     data_dir: str = _entry("", "where tensorflow_datasets keeps its data; empty for its own default")
+    memory_gib: float = _entry(8.0, "tensorflow_datasets' data that are larger, as float32, stream from disk")
+    image_size: int = _entry(0, "height and width to bring images to, from disk; 0 for as they are")
     input_scaling: str = _entry("unit", f"one of {', '.join(SCALINGS)}")
     validation_size: int = _entry(300, "training examples held out at random; early stopping goes by them")
 
@@ -69,7 +41,9 @@ class NetworkConfig(_Section):
     """Which network, and how its kernels are initialized."""
 
     name: str = _entry(
-        "lenet_300_100", "or mlp:64,32 or tanh:64,32, conv_2/4/6, resnet_20 (N = 6n + 2), vgg_11/13/16/19"
+        "lenet_300_100",
+        "or mlp:64,32 or tanh:64,32, conv_2/4/6, resnet_20 (N = 6n + 2), vgg_11/13/16/19; of ImageNet, "
+        "resnet_50/101/152",
     )
     initializer: str = _entry(
         "glorot_normal", "of kernels: Keras's name, as in random_normal:stddev=0.05; signed_constant"
@@ -89,8 +63,12 @@ class TrainConfig(_Section):
     )
     decay_factor: float = _entry(0.1, "once for each of decay_steps")
     weight_decay: float = _entry(0.0, "times a kernel, added to its gradient: L2 penalty, part of the losses")
+    label_smoothing: float = _entry(0.0, "share of each label that all classes get alike, in all losses")
+    precision: str = _entry("float32", f"one of {', '.join(PRECISIONS)}; weights are float32 in each")
     augment: str = _entry(
-        "none", f"one of {', '.join(AUGMENTATIONS)}: train on images padded by 4, cropped, flipped"
+        "none",
+        "crop_flip: train on images padded by 4, cropped, flipped; random_resized_crop: on parts of them, of "
+        "8 to 100 % of the area, brought to data.image_size, flipped",
     )
     batch_size: int = _entry(60, "examples in one step")
     steps: int = _entry(1500, "optimizer updates of each network")
@@ -161,6 +139,11 @@ def validate(config: ExperimentConfig) -> None:
     for name, known, kind in _NAMES:
         names.find(entries[name], dict.fromkeys(known), kind)
     networks.find(config.network.name)
+    if config.train.augment == RANDOM_CROPS and not config.data.image_size:
+        raise ValueError(
+            f"config.train.augment={RANDOM_CROPS} brings parts of images to one size: set "
+            "config.data.image_size, such as 224."
+        )
     _check_optimizer(config.train)
     _check_pruning(config)
     _check_controls(config)
@@ -224,6 +207,8 @@ def _is_a(kind: type, value: Any) -> bool:
 
 
 _AT_LEAST = {
+    "data.memory_gib": 0,
+    "data.image_size": 0,
     "data.validation_size": 1,
     "train.batch_size": 1,
     "train.steps": 1,
@@ -234,10 +219,17 @@ _AT_LEAST = {
     "prune.rewind_step": 0,
     "replicates": 1,
 }
-_FRACTIONS = ("train.momentum", "train.weight_decay", "prune.fraction", "prune.output_fraction")
+_FRACTIONS = (
+    "train.momentum",
+    "train.weight_decay",
+    "train.label_smoothing",
+    "prune.fraction",
+    "prune.output_fraction",
+)
 _ABOVE_0 = ("train.learning_rate", "train.decay_factor")
 _NAMES = (
     ("data.input_scaling", SCALINGS, "input scaling"),
+    ("train.precision", PRECISIONS, "precision"),
     ("train.augment", AUGMENTATIONS, "augmentation"),
     ("prune.scope", SCOPES, "scope"),
     ("prune.criterion", CRITERIA, "criterion"),

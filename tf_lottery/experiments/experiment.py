@@ -9,6 +9,7 @@ from typing import Any
 from tf_lottery import files, paths
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments import datasets, models, workdirs
+from tf_lottery.experiments.augmentation import RANDOM_CROPS
 from tf_lottery.experiments.config import ExperimentConfig
 from tf_lottery.search.imp import Train, iterative_pruning, redraw_of
 from tf_lottery.search.network import KerasNetwork
@@ -46,8 +47,12 @@ class Experiment:
         self.data = datasets.load(
             config.data.name,
             data_dir=config.data.data_dir or None,
+            memory_gib=config.data.memory_gib,
+            image_size=config.data.image_size,
+            random_crops=config.train.augment == RANDOM_CROPS,
             input_scaling=config.data.input_scaling,
             validation_size=config.data.validation_size,
+            batch_size=config.train.batch_size,
             seed=config.seed,
         )
         with strategy.scope():

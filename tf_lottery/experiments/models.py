@@ -1,5 +1,6 @@
 """From a config to the model that is trained: network, optimizer, loss and masks."""
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -24,13 +25,18 @@ def build(config: ExperimentConfig, data: datasets.Data) -> MaskedModel:
         ValueError: the network, its initializer or the optimizer cannot be made.
     """
     keras, train = flavour.keras_module(config.flavour), config.train
-    front = None
-    if train.augment != "none":
+    with flavour.precision(keras, train.precision):
+        return MaskedModel(_compiled(config, data, keras))
+
+
+def _compiled(config: ExperimentConfig, data: datasets.Data, keras: ModuleType) -> Any:
+    train, front = config.train, None
+    if train.augment == "crop_flip":
         front = augmentation.crop_flip(keras)(seeds.seed(config.seed, "augment"), name="augment")
     model = networks.build(
         config.network.name,
         keras,
-        data.train[0].shape[1:],
+        data.shape,
         data.classes,
         config.network.initializer,
         train.weight_decay,
@@ -42,10 +48,25 @@ def build(config: ExperimentConfig, data: datasets.Data) -> MaskedModel:
         model = tfmot_wrappers.wrap(model)
     model.compile(
         optimizer=optimizer(train, keras),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=_loss(keras, train.label_smoothing, data.classes),
         metrics=["accuracy"],
     )
-    return MaskedModel(model)
+    return model
+
+
+def _loss(keras: ModuleType, smoothing: float, classes: int) -> Callable[[Any, Any], Any]:
+    if not smoothing:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def smoothed_crossentropy(labels: Any, logits: Any) -> Any:
+        import tensorflow as tf
+
+        targets = tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), classes)
+        return keras.losses.categorical_crossentropy(
+            targets, logits, from_logits=True, label_smoothing=smoothing
+        )
+
+    return smoothed_crossentropy
 
 
 def optimizer(train: TrainConfig, keras: ModuleType) -> Any:

@@ -32,7 +32,7 @@ def build(
     Args:
         name: a name in `NETWORKS`; what follows a colon is the network's argument: `"lenet_300_100"`,
             or `"mlp:64,32"` for hidden layers of 64 and 32 ReLUs, `"tanh:64,32"` for as many tanh units.
-            `"resnet_N"` is known for any N = 6n + 2.
+            `"resnet_N"` is known for any N = 6n + 2, and for 50, 101 and 152 is that of ImageNet.
         keras: the module `keras` or `tf_keras`.
         input_shape: shape of one example, such as `(28, 28, 1)`.
         classes: number of classes.
@@ -41,8 +41,9 @@ def build(
         front: a layer that the inputs go through first; None for none.
 
     Returns:
-        A functional model of `keras` that maps `(n, *input_shape)` to logits `(n, classes)`. Convolutions are
-        named `"conv1"`, `"conv2"`, ..., dense layers `"fc1"`, `"fc2"`, ..., and the last one `"output"`.
+        A functional model of `keras` that maps `(n, *input_shape)` to logits `(n, classes)`, float32 under
+        any precision. Convolutions are named `"conv1"`, `"conv2"`, ..., dense layers `"fc1"`, `"fc2"`, ...,
+        and the last one `"output"`.
 
     Raises:
         ValueError: no such network or initializer, or the network's argument is wrong.
@@ -65,7 +66,7 @@ def find(name: str) -> Callable[["Layers", Any, int], Any]:
     Raises:
         ValueError: there is none, or it is given an argument and takes none.
     """
-    if depth := re.fullmatch(r"resnet_(\d+)", name):
+    if name not in NETWORKS and (depth := re.fullmatch(r"resnet_(\d+)", name)):
         return functools.partial(resnet, blocks=_blocks(int(depth[1])))
     kind, colon, argument = name.partition(":")
     network = names.find(kind, NETWORKS, "network")
@@ -90,6 +91,10 @@ class Layers:
     def dense(self, x: Any, units: int, name: str, activation: str | None = None) -> Any:
         """A fully connected layer."""
         return self.keras.layers.Dense(units, activation, name=name, **self._kernel())(x)
+
+    def logits(self, x: Any, classes: int) -> Any:
+        """The last layer, in float32: in a lower precision the loss of a sure network would overflow."""
+        return self.keras.layers.Dense(classes, name="output", dtype="float32", **self._kernel())(x)
 
     def conv(self, x: Any, filters: int, name: str, size: int = 3, **options: Any) -> Any:
         """A convolution that pads with zeros, so that only strides make the image smaller."""
@@ -162,7 +167,31 @@ def resnet(make: Layers, inputs: Any, classes: int, blocks: int) -> Any:
         x = make.relu(make.batch_norm(x, f"bn{first}"))
         x = make.batch_norm(make.conv(x, filters, f"conv{second}", use_bias=False), f"bn{second}")
         x = make.relu(make.keras.layers.Add()([x, shortcut]))
-    return make.dense(make.keras.layers.GlobalAveragePooling2D()(x), classes, "output")
+    return make.logits(make.keras.layers.GlobalAveragePooling2D()(x), classes)
+
+
+def bottleneck_resnet(make: Layers, inputs: Any, classes: int, blocks: Sequence[int]) -> Any:
+    """The ResNet for ImageNet (1512.03385, table 1), with strides in its 3 x 3 convolutions as in PyTorch's.
+
+    Args:
+        blocks: blocks of three convolutions in each of the four stages of 64, 128, 256, 512 filters, and
+            four times as many at the end of a block.
+    """
+    x = make.relu(make.batch_norm(make.conv(inputs, 64, "conv1", 7, strides=2, use_bias=False), "bn1"))
+    x, n = make.keras.layers.MaxPooling2D(3, 2, padding="same")(x), 1
+    for stage, block in [(i, j) for i, count in enumerate(blocks) for j in range(count)]:
+        filters, strides = 64 * 2**stage, 2 if stage and not block else 1
+        shortcut = x
+        if not block:
+            shortcut = make.conv(x, 4 * filters, f"shortcut{stage + 1}", 1, strides=strides, use_bias=False)
+            shortcut = make.batch_norm(shortcut, f"shortcut{stage + 1}_bn")
+        for size, width in ((1, filters), (3, filters), (1, 4 * filters)):
+            n += 1
+            x = make.conv(x, width, f"conv{n}", size, strides=strides if size == 3 else 1, use_bias=False)
+            x = make.batch_norm(x, f"bn{n}")
+            x = make.relu(x) if width == filters else x
+        x = make.relu(make.keras.layers.Add()([x, shortcut]))
+    return make.logits(make.keras.layers.GlobalAveragePooling2D()(x), classes)
 
 
 def vgg(make: Layers, inputs: Any, classes: int, counts: Sequence[int]) -> Any:
@@ -179,7 +208,7 @@ def vgg(make: Layers, inputs: Any, classes: int, counts: Sequence[int]) -> Any:
             n += 1
             x = make.conv(x, min(64 * 2**stage, 512), f"conv{n}")
             x = make.relu(make.batch_norm(x, f"bn{n}"))
-    return make.dense(make.keras.layers.GlobalAveragePooling2D()(x), classes, "output")
+    return make.logits(make.keras.layers.GlobalAveragePooling2D()(x), classes)
 
 
 def _blocks(depth: int) -> int:
@@ -189,7 +218,7 @@ def _blocks(depth: int) -> int:
         near = 6 * max(n, 1) + 2
         raise ValueError(
             f"There is no 'resnet_{depth}': a ResNet for CIFAR has 6n + 2 layers, such as 'resnet_{near}' or "
-            f"'resnet_{near + 6}'."
+            f"'resnet_{near + 6}', and those for ImageNet are 'resnet_50', 'resnet_101' and 'resnet_152'."
         )
     return n
 
@@ -200,7 +229,7 @@ def _fully_connected(
     x = make.keras.layers.Flatten()(inputs)
     for i, width in enumerate(widths, start=1):
         x = make.dense(x, width, f"fc{i}", activation)
-    return make.dense(x, classes, "output")
+    return make.logits(x, classes)
 
 
 NETWORKS: dict[str, Callable[..., Any]] = {
@@ -211,6 +240,9 @@ NETWORKS: dict[str, Callable[..., Any]] = {
     "conv_4": functools.partial(conv, pairs=(64, 128)),
     "conv_6": functools.partial(conv, pairs=(64, 128, 256)),
     "resnet_20": functools.partial(resnet, blocks=3),
+    "resnet_50": functools.partial(bottleneck_resnet, blocks=(3, 4, 6, 3)),
+    "resnet_101": functools.partial(bottleneck_resnet, blocks=(3, 4, 23, 3)),
+    "resnet_152": functools.partial(bottleneck_resnet, blocks=(3, 8, 36, 3)),
     "vgg_11": functools.partial(vgg, counts=(1, 1, 2, 2, 2)),
     "vgg_13": functools.partial(vgg, counts=(2, 2, 2, 2, 2)),
     "vgg_16": functools.partial(vgg, counts=(2, 2, 3, 3, 3)),

@@ -12,6 +12,7 @@ import types
 from collections.abc import Iterator
 
 FLAVOURS = ("tf_keras", "keras")
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
 def flavour_of(model: object) -> str:
@@ -55,6 +56,23 @@ def keras_module(flavour: str) -> types.ModuleType:
             f"Keras 3 runs on the {module.backend.backend()!r} backend here. Set KERAS_BACKEND=tensorflow."
         )
     return module
+
+
+@contextlib.contextmanager
+def precision(keras: types.ModuleType, name: str) -> Iterator[None]:
+    """Makes layers, models and their optimizers compute in a precision, and sets back what it was.
+
+    Args:
+        keras: the module `keras` or `tf_keras`.
+        name: one of `PRECISIONS`. Weights are float32 in each; of float16 the loss is scaled, so that
+            small gradients do not become 0.
+    """
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(name)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
 
 
 @contextlib.contextmanager

@@ -64,10 +64,10 @@ def attach(variable: Any, mask: tf.Variable | None = None) -> MaskConstraint:
     """Puts `mask`, or a new one of ones, on `variable`, round the constraint that it has."""
     if mask is None:
         mask = tf.Variable(tf.ones(variable.shape, tf.bool), trainable=False, name="mask")
+    # While a layer of mixed precision is built in a wrapper, its variables pass for what it computes in.
+    dtype = getattr(variable, "true_dtype", variable.dtype)
     # Its shape is left open: one trace serves a 0 for all and a value for each.
-    pruned = tf.Variable(
-        tf.zeros((), variable.dtype), trainable=False, name="pruned", shape=tf.TensorShape(None)
-    )
+    pruned = tf.Variable(tf.zeros((), dtype), trainable=False, name="pruned", shape=tf.TensorShape(None))
     constraint = MaskConstraint(mask, pruned, variable.constraint)
     _set_constraint(variable, constraint)
     return constraint

@@ -39,7 +39,7 @@ def draw(train: Source, examples: int, *key: int | str) -> list[Examples]:
     if examples < 1:
         raise ValueError(f"A gradient needs one example at least. Received examples={examples}.")
     if isinstance(train, Stream):
-        return [on_device(batch) for batch in _first(train, examples)]
+        return [on_device(batch) for batch in train.take(examples)]
     rows = seeds.generator(*key, "examples").permutation(data.count(train))[:examples]
     parts = np.array_split(rows, -(-len(rows) // _BATCH))
     return [on_device(data.take(train, part)) for part in parts]
@@ -136,13 +136,3 @@ def _mean_gradient(
 
 def _single(batch: Examples, i: int | tf.Tensor) -> Examples:
     return tf.nest.map_structure(lambda leaf: leaf[i][None], batch)
-
-
-def _first(stream: Stream, examples: int) -> list[Examples]:
-    batches: list[Examples] = []
-    for batch in stream:
-        batches.append(data.take(batch, slice(examples)))
-        examples -= data.count(batch)
-        if examples <= 0:
-            break
-    return batches

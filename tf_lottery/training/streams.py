@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -63,9 +63,19 @@ class Stream:
         yield from map(self._examples, self._raw())
         getattr(self._dataset, "on_epoch_end", _nothing)()
 
+    def take(self, examples: int) -> list[Examples]:
+        """Returns the first so many examples of a pass, in batches; all where there are fewer."""
+        batches: list[Examples] = []
+        for batch in self:
+            batches.append(data.take(batch, slice(examples)))
+            examples -= data.count(batch)
+            if examples <= 0:
+                break
+        return batches
+
     def order(self, *key: int | str) -> "StreamOrder":
         """Returns which batches each step takes; here those of the data set, whatever the key."""
-        return StreamOrder(self)
+        return StreamOrder(lambda step: itertools.islice(_passes(self), step, None))
 
     def count(self, limit: int | None = None) -> int | None:
         """Returns the number of batches in a pass, None where it never ends.
@@ -154,10 +164,14 @@ class HostArraysOrder:
 
 
 class StreamOrder:
-    """The batches of each step: the stream's passes laid end to end."""
+    """The batches of each step, read one after the other.
 
-    def __init__(self, stream: Stream):
-        self._stream = stream
+    Args:
+        read_from: from a step to the batches of this step and all after it.
+    """
+
+    def __init__(self, read_from: Callable[[int], Iterator[Examples]]):
+        self._read_from = read_from
         self._step = 0
         self._batches: Iterator[Examples] = iter(())
 
@@ -168,7 +182,7 @@ class StreamOrder:
             ValueError: the data set is empty.
         """
         if step != self._step or step == 0:
-            self._batches = itertools.islice(_passes(self._stream), step, None)
+            self._batches = self._read_from(step)
         self._step = step + count
         return stacked(itertools.islice(self._batches, count))
 

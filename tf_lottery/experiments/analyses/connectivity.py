@@ -13,6 +13,9 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+import tensorflow as tf
+
 from tf_lottery import names, paths
 from tf_lottery.analysis import connectivity, instability
 from tf_lottery.analysis.figures import connectivity as figures
@@ -26,8 +29,10 @@ from tf_lottery.training import data, recorded
 from tf_lottery.training.arms import Arrays, Start, Trained
 from tf_lottery.training.batch_norm import BatchStatistics
 from tf_lottery.training.history import TICKET, Result
+from tf_lottery.training.inputs import Source
 from tf_lottery.training.loop import Loop
 from tf_lottery.training.runs import ReplicateStore
+from tf_lottery.training.streams import Stream
 from tf_lottery.training.terminal import Terminal
 from tf_lottery.training.trainer import Listener
 
@@ -180,9 +185,8 @@ class _Evaluation:
     """Error and loss on the test data, and on some of the training data, at any weights."""
 
     def __init__(self, experiment: Experiment):
-        self._model, examples = experiment.model, experiment.data.train
-        rng = seeds.generator(experiment.config.seed, "connectivity")
-        some = data.take(examples, rng.permutation(data.count(examples))[:_TRAINING_EXAMPLES])
+        self._model = experiment.model
+        some = _some(experiment.data.train, seeds.generator(experiment.config.seed, "connectivity"))
         batch_size = min(experiment.config.train.batch_size, data.count(some))
         self._statistics = BatchStatistics(self._model.model, some[0], batch_size)
         evaluated = {"test": experiment.data.test, "train": some}
@@ -196,6 +200,13 @@ class _Evaluation:
             logs = self._loop.evaluate(name)
             found |= {f"{name}_error": 1 - logs["accuracy"], f"{name}_loss": logs["loss"]}
         return found
+
+
+def _some(train: Source, random: np.random.Generator) -> data.Examples:
+    """Returns training examples, drawn at random; of a stream the first."""
+    if isinstance(train, Stream):
+        return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *train.take(_TRAINING_EXAMPLES))
+    return data.take(train, random.permutation(data.count(train))[:_TRAINING_EXAMPLES])
 
 
 def _chosen(results: Sequence[Result], arms: Sequence[str], levels: Sequence[int]) -> list[Result]:

@@ -21,6 +21,7 @@ from tf_lottery.tickets.masks import Arrays
 from tf_lottery.training import recorded
 from tf_lottery.training.arms import Trained
 from tf_lottery.training.history import TICKET, Result
+from tf_lottery.training.streams import Stream
 from tf_lottery.training.terminal import Terminal
 
 Network = tuple[int, str]  # level and arm
@@ -159,6 +160,8 @@ def _parts(data: Data, index: int) -> list[np.ndarray]:
 
 def _examples(data: Data, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns so many of all examples and their labels, in the order of the data."""
+    if isinstance(data.train, Stream):
+        raise ValueError("The information plane is of examples in memory, and those of this run are on disk.")
     x, labels = (np.concatenate(_parts(data, index)) for index in (0, 1))
     drawn = np.sort(seeds.generator("information_plane").permutation(len(x))[:number])
     return x[drawn], labels[drawn]
