@@ -26,7 +26,12 @@ tf-lottery finds lottery tickets: small subnetworks that train as well as the wh
 trains a network, prunes its smallest weights, resets the others, and again; and beside each
 ticket its controls. Without flags the data are handwritten digits. A config file may name
 several experiments, a study: these are compared at the end. Stop it at any time: the same
-command goes on from what is done. What it has made is looked at by
+command goes on from what is done.
+
+  tf-lottery tune [--config=FILE] [--config.ENTRY=VALUE ...] [--workdir=DIR] [--FLAG=VALUE ...]
+
+searches learning rate, pruning and whatever else you name with KerasTuner: tf-lottery help tune.
+What either has made is looked at by
 """
 _STOPPED = "\ntf-lottery: stopped. What is done is kept, and the same command goes on from there.\n"
 
@@ -57,22 +62,27 @@ def _run_command(words: list[str]) -> int:
     from tf_lottery import names
     from tf_lottery.experiments import commands
 
+    known = ["run", "tune", *commands.COMMANDS]
     asks_help = not words or any(word in ("-h", "--help") for word in words) or words[0] == "help"
-    topics = [word for word in words if word in ("run", *commands.COMMANDS)][:1]
+    topics = [word for word in words if word in known][:1]
     if asks_help:
         print(_help(*topics), flush=True)
     elif words[0] == "run":
         _run(words[1:])
+    elif words[0] == "tune":
+        _tune(words[1:])
     elif words[0] in commands.COMMANDS:
         _look(words[0], words[1:])
     else:
-        raise ValueError(names.unknown(words[0], ["run", *commands.COMMANDS, "help"], "command"))
+        raise ValueError(names.unknown(words[0], [*known, "help"], "command"))
     return 0
 
 
 def _help(topic: str = "run") -> str:
-    from tf_lottery.experiments import commands, flags
+    from tf_lottery.experiments import commands, flags, tuning
 
+    if topic == "tune":
+        return tuning.HELP.rstrip()
     if topic != "run":
         return commands.help_text(topic)
     lines = [f"  tf-lottery {f'{name} WORKDIR ...':<24} {c.purpose}" for name, c in commands.COMMANDS.items()]
@@ -123,6 +133,25 @@ def _run(words: list[str]) -> None:
     print(f"Results, figures and tickets are in {workdir}. More figures, and what 'tf-lottery help' names:\n")
     print(f"  tf-lottery plot {workdir}\n\nTo look at it in TensorBoard:\n")
     print(f"  {_tensorboard()} --logdir {logs}", flush=True)
+
+
+def _tune(words: list[str]) -> None:
+    from tf_lottery.experiments import tuning
+
+    request = tuning.parse(words)
+    with _without_noise():
+        import tensorflow as tf
+
+        tuner = request.tuner()
+        tf.config.list_logical_devices()
+    print(tuning.announcement(request), flush=True)
+    tuner.search()
+    print(f"\n{tuning.summary(request, tuner, words)}\n")
+    print(f"All trials side by side:\n\n  tf-lottery report {request.workdir}\n")
+    print(
+        f"In TensorBoard, a row of HParams for each:\n\n  {_tensorboard()} --logdir {request.workdir}",
+        flush=True,
+    )
 
 
 def _run_experiment(config: "ExperimentConfig", folder: str) -> str:

@@ -103,7 +103,9 @@ def _place(result: Result) -> dict[str, str | float]:
 
 def _experiment(infos: Iterable[api_pb2.HParamInfo], group: str, measured: Iterable[str]) -> Summary:
     shown = [
-        api_pb2.MetricInfo(name=api_pb2.MetricName(tag=f"{group}/{name}"), display_name=name.replace("_", " "))
+        api_pb2.MetricInfo(
+            name=api_pb2.MetricName(tag=f"{group}/{name}"), display_name=name.replace("_", " ")
+        )
         for name in measured
     ]
     experiment = api_pb2.Experiment(hparam_infos=infos, metric_infos=shown)

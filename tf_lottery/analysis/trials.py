@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tf_lottery import files
@@ -112,7 +112,7 @@ def ranked(trials: Iterable[Trial], objective: str) -> list[Trial]:
 
 
 def table(trials: Sequence[Trial]) -> str:
-    """Returns a table with a row for each trial, in the order given.
+    """Returns a table with a row for each trial, in the order given, and why trials failed.
 
     Example:
         >>> metrics = {"level": 3, "density": 0.5, "accuracy": 0.968, "early_stop_step": 40}
@@ -123,24 +123,28 @@ def table(trials: Sequence[Trial]) -> str:
         trial_1          -          -           -      -       9.5
         trial_1 failed: The loss became nan.
     """
-    names = list(dict.fromkeys(name for trial in trials for name in trial.values))
-    is_loss = not any("accuracy" in trial.metrics for trial in trials)
-    quality = "min val loss" if is_loss else "val acc %"
-    shorter = any(trial.share != 1 for trial in trials)
-    rows = [["trial", "density %", quality, "early stop", "level", *["steps %"] * shorter, *names]]
-    for trial in trials:
-        measured = ["-"] * 4
-        if not trial.failure:
-            found = trial.metrics
-            good = f"{found['validation_loss']:.4g}" if is_loss else f"{100 * found['accuracy']:.2f}"
-            steps, level = f"{found['early_stop_step']:.0f}", f"{found['level']:.0f}"
-            measured = [f"{100 * found['density']:.2f}", good, steps, level]
-        share = [f"{100 * trial.share:.3g}"] * shorter
-        rows.append(
-            [trial.name, *measured, *share, *(shown(trial.values[n]) if n in trial.values else "-" for n in names)]
-        )
-    failures = [f"{trial.name} failed: {trial.failure}" for trial in trials if trial.failure]
-    return "\n".join([*(line.rstrip() for line in tables.in_columns(rows, left=1)), *failures])
+    columns: dict[str, Callable[[Trial], str]] = {"density %": _measured("density", _percent)}
+    if any("accuracy" in trial.metrics for trial in trials):
+        columns["val acc %"] = _measured("accuracy", _percent)
+    else:
+        columns["min val loss"] = _measured("validation_loss", shown)
+    columns |= {"early stop": _measured("early_stop_step", round), "level": _measured("level", round)}
+    if any(trial.share != 1 for trial in trials):
+        columns["steps %"] = lambda trial: _percent(trial.share)
+    for name in dict.fromkeys(name for trial in trials for name in trial.values):
+        columns[name] = lambda trial, name=name: shown(trial.values.get(name, "-"))
+    names = tables.in_columns([[text] for text in ("trial", *(trial.name for trial in trials))], left=1)
+    cells = [tables.in_columns([[head], *([cell(t)] for t in trials)]) for head, cell in columns.items()]
+    failures = [line(trial) for trial in trials if trial.failure]
+    return "\n".join([tables.in_bands([names, *cells]), *failures])
+
+
+def _measured(name: str, text: Callable[[float], Any]) -> Callable[[Trial], str]:
+    return lambda trial: str(text(trial.metrics[name])) if name in trial.metrics else "-"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
 
 
 def shown(value: Any) -> str:

@@ -1,7 +1,7 @@
 """KerasTuner's chief and its workers, such that none waits for ever.
 
-KerasTuner's own chief waits for a worker that died, without end. Here a worker tells every few seconds that it
-lives, and the trial of one that has fallen silent is given to another, which goes on in its run directory.
+KerasTuner's own chief waits without end for a worker that died. Here a worker tells every few seconds that
+it lives, and the trial of one that has fallen silent is given to another, which goes on in its run directory.
 """
 
 import contextlib

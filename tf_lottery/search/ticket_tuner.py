@@ -61,14 +61,14 @@ class TicketTuner(RunTuner):
     * objective `"accuracy"`: the highest final validation accuracy at the target density, or the next below
       it that the trial comes to.
 
-    A trial is a run directory of `find_ticket`, `WORKDIR/trial_00` and so on: a search that was stopped goes on
-    inside a trial when it is called again. `WORKDIR/trials.csv` has them all, best first, and TensorBoard's
-    HParams tab a row for each. A trial whose loss becomes NaN, or that has not enough memory, has failed, and
-    the search goes on; any other error ends it.
+    A trial is a run directory of `find_ticket`, `WORKDIR/trial_00` and so on: a search that was stopped goes
+    on inside a trial when it is called again. `WORKDIR/trials.csv` has them all, best first, and
+    TensorBoard's HParams tab a row for each. A trial whose loss becomes NaN, or that has not enough memory,
+    has failed, and the search goes on; any other error ends it.
 
-    With KerasTuner's variables `KERASTUNER_TUNER_ID`, `KERASTUNER_ORACLE_IP` and `KERASTUNER_ORACLE_PORT` the
-    same program, started once with the id `chief` and several times with others, shares the trials out. All need
-    the same workdir. The trial of a worker that is not heard of for a minute goes to another.
+    With KerasTuner's variables `KERASTUNER_TUNER_ID`, `KERASTUNER_ORACLE_IP` and `KERASTUNER_ORACLE_PORT`
+    the same program, started once with the id `chief` and several times with others, shares the trials out.
+    All need the same workdir. The trial of a worker that is not heard of for a minute goes to another.
 
     Args:
         build: takes `hp`, KerasTuner's `HyperParameters`, and returns a compiled and built model of either
@@ -139,8 +139,8 @@ class TicketTuner(RunTuner):
         Args:
             x: training data, as `find_ticket` takes them.
             y: targets.
-            **arguments: of `find_ticket`, for all trials: `epochs`, `validation_data`, `batch_size` and so on,
-                but what `options` returns, and `model`, `levels`, `target_density` and `workdir`. With
+            **arguments: of `find_ticket`, for all trials: `epochs`, `validation_data`, `batch_size` and so
+                on, but what `options` returns, and `model`, `levels`, `target_density` and `workdir`. With
                 `verbose=0` nothing is printed.
 
         Raises:
@@ -169,7 +169,9 @@ class TicketTuner(RunTuner):
     def train_reference(self, folder: pathlib.Path, share: float, **arguments: Any) -> None:
         hp = keras_tuner.HyperParameters()  # at its defaults
         model = self._model(hp)
-        find_ticket(model, workdir=folder, **{**self._given(hp, share, arguments), "levels": 0, "controls": ()})
+        find_ticket(
+            model, workdir=folder, **{**self._given(hp, share, arguments), "levels": 0, "controls": ()}
+        )
 
     def keep(self, folder: pathlib.Path, level: int, trained: Ticket) -> None:
         """Writes down the ticket of that level, which need not be the one that `find_ticket` returns."""

@@ -76,9 +76,13 @@ class RunTuner(base_tuner.BaseTuner):
         super().__init__(self._own_oracle, hypermodel, directory=folder, project_name=name)
         space = described(self._own_oracle.get_space())
         if not space:
-            raise ValueError("There is nothing to search: ask hp for a value, such as hp.Float('rate', 0, 1).")
+            raise ValueError(
+                "There is nothing to search: ask hp for a value, such as hp.Float('rate', 0, 1)."
+            )
         if clash := [name for name in space if name in trials_module.COLUMNS]:
-            raise ValueError(f"A column of trials.csv is called {clash[0]!r}: call the hyperparameter otherwise.")
+            raise ValueError(
+                f"A column of trials.csv is called {clash[0]!r}: call the hyperparameter otherwise."
+            )
         kind = type(self._own_oracle).__name__
         chosen = {"objective": objective, "target_density": target_density, "oracle": kind, "seed": seed}
         self._settings = {**chosen, "trials": trials, "space": space, **settings}
@@ -161,8 +165,8 @@ class RunTuner(base_tuner.BaseTuner):
 
     def run_trial(self, trial: Any) -> dict[str, float]:
         folder, share = self.folder(trial), self._share(trial)
-        reference = self._reference(share)
         trained = self.train(trial.hyperparameters, folder, share, **self._arguments)
+        reference = self._reference(share)
         found = trials_module.outcome(reference, _results(folder), self._objective, self._target_density)
         self.keep(folder, found["level"], trained)
         if self._is_worker():
@@ -190,6 +194,7 @@ class RunTuner(base_tuner.BaseTuner):
     def on_trial_begin(self, trial: Any) -> None:
         if self._is_worker():
             self._beating.enter_context(chief.beating(self.oracle, trial.trial_id))
+        self._reference(self._share(trial))  # at once: what is wrong with it is no fault of the trial
         values = ", ".join(f"{name} {trials_module.shown(v)}" for name, v in _values(trial).items())
         self.say(f"{self.folder(trial).name}: {values}")
 
@@ -239,7 +244,8 @@ class RunTuner(base_tuner.BaseTuner):
         ended = self.ended_trials()
         trial = next(trial for trial in ended if trial.name == name)
         trials_module.write(self._directory.path, ended, trial)
-        self.say(f"{trials_module.line(trial)}; best so far: {trials_module.line(ended[0])}")
+        best = "" if trial is ended[0] else f" (best so far: {trials_module.line(ended[0])})"
+        self.say(trials_module.line(trial) + best)
 
     def say(self, text: str) -> None:
         """Prints a line, unless `search` has `verbose=0`."""

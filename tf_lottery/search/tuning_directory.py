@@ -66,8 +66,8 @@ class TuningDirectory:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             raise RunDirectoryError(
-                f"{str(self.path)!r} is in use by another tuning. Wait for it, or choose another workdir; for "
-                "several processes at one, set KERASTUNER_TUNER_ID, _ORACLE_IP and _ORACLE_PORT in each."
+                f"{str(self.path)!r} is in use by another tuning. Wait for it, or choose another workdir; "
+                "for several processes, set KERASTUNER_TUNER_ID, _ORACLE_IP and _ORACLE_PORT in each."
             ) from None
         try:
             self.check(settings)
