@@ -77,8 +77,8 @@ class TicketTuner(RunTuner):
         options: takes `hp` too, and returns arguments of `find_ticket`. Whatever it asks of `hp` is searched.
         workdir: the folder for all this.
         oracle: `"random"`; `"bayesian"`, a third of whose trials are random; `"hyperband"`, whose trials are
-            trained for a ninth, a third or all of `epochs` or `steps`, the best ones of each longer; or an
-            oracle of KerasTuner's with `objective=keras_tuner.Objective("density", "min")`, or
+            trained for a ninth, a third or all of `epochs` or `steps`, the best ones of each longer (a
+            `rewind_step` has to lie in the shortest, and 23 trials are one round of it); or an oracle of KerasTuner's with `objective=keras_tuner.Objective("density", "min")`, or
             `("accuracy", "max")`. Such a one is saved as KerasTuner does, in place.
         objective: `"density"` or `"accuracy"`.
         target_density: the share of the weights that each trial prunes to, in (0, 1).

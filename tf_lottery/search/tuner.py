@@ -83,7 +83,7 @@ class RunTuner(base_tuner.BaseTuner):
             raise ValueError(
                 f"A column of trials.csv is called {clash[0]!r}: call the hyperparameter otherwise."
             )
-        kind = type(self._own_oracle).__name__
+        kind = oracle if isinstance(oracle, str) else type(oracle).__name__
         chosen = {"objective": objective, "target_density": target_density, "oracle": kind, "seed": seed}
         self._settings = {**chosen, "trials": trials, "space": space, **settings}
         self._directory.check(self._settings)
@@ -240,6 +240,7 @@ class RunTuner(base_tuner.BaseTuner):
         return Trial(folder.name, _values(trial), metrics, failure, self._share(trial))
 
     def _ended(self, trial_id: str) -> None:
+        self.save()  # once more: the oracle did while the trial still went on
         name = self.folder(self._own_oracle.trials[trial_id]).name
         ended = self.ended_trials()
         trial = next(trial for trial in ended if trial.name == name)
