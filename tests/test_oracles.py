@@ -63,11 +63,11 @@ def test_an_oracle_that_is_stopped_after_each_trial_tries_the_same(kind, trials,
 
 
 def test_what_bayesian_optimization_tries_goes_by_what_it_saw(tmp_path):
-    one, other = (begun("bayesian", tmp_path / name, 3) for name in ("one", "other"))
-    run(one, 3)
-    run(other, 3, lambda hp: -score(hp))
+    one, other = (begun("bayesian", tmp_path / name, 6) for name in ("one", "other"))
+    run(one, 5)
+    run(other, 5, lambda hp: -score(hp))
     values = [[v for _, v, _ in tried(oracle)] for oracle in (one, other)]
-    assert values[0][:2] == values[1][:2] and values[0][2] != values[1][2]
+    assert values[0][:2] == values[1][:2] and values[0][2:] != values[1][2:]
 
 
 @pytest.mark.parametrize("kind", oracles.ORACLES)
