@@ -51,7 +51,7 @@ def tried(oracle):
 
 
 @pytest.mark.parametrize(
-    ("kind", "trials", "count"), [("random", 5, 5), ("bayesian", 4, 4), ("hyperband", 99, 23)]
+    ("kind", "trials", "count"), [("random", 5, 5), ("bayesian", 7, 7), ("hyperband", 99, 23)]
 )
 def test_an_oracle_that_is_stopped_after_each_trial_tries_the_same(kind, trials, count, tmp_path):
     whole = begun(kind, tmp_path / "whole", trials)
@@ -63,11 +63,11 @@ def test_an_oracle_that_is_stopped_after_each_trial_tries_the_same(kind, trials,
 
 
 def test_what_bayesian_optimization_tries_goes_by_what_it_saw(tmp_path):
-    one, other = (begun("bayesian", tmp_path / name, 6) for name in ("one", "other"))
-    run(one, 5)
-    run(other, 5, lambda hp: -score(hp))
+    one, other = (begun("bayesian", tmp_path / name, 9) for name in ("one", "other"))
+    run(one, 6)
+    run(other, 6, lambda hp: -score(hp))
     values = [[v for _, v, _ in tried(oracle)] for oracle in (one, other)]
-    assert values[0][:2] == values[1][:2] and values[0][2:] != values[1][2:]
+    assert values[0][:5] == values[1][:5] and values[0][5] != values[1][5]
 
 
 @pytest.mark.parametrize("kind", oracles.ORACLES)

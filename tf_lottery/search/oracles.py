@@ -34,8 +34,9 @@ class _Random(_Kept, oracles.RandomSearchOracle):
 
 class _Bayesian(_Kept, oracles.BayesianOptimizationOracle):
     def __init__(self, max_trials: int, **options: Any):
-        # KerasTuner's three random trials for each hyperparameter may be all that there are.
-        super().__init__(max_trials=max_trials, num_initial_points=max(2, max_trials // 3), **options)
+        # KerasTuner's three random trials for each hyperparameter may be all that there are; and what it
+        # makes of fewer than five is as good as random.
+        super().__init__(max_trials=max_trials, num_initial_points=max(5, max_trials // 3), **options)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         # KerasTuner starts its draws anew when it goes on.
