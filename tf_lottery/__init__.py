@@ -21,6 +21,7 @@ _HOMES = {
     "SCHEDULES": "tf_lottery.search.schedules",
     "SCOPES": "tf_lottery.tickets.allocation",
     "Ticket": "tf_lottery.search.ticket",
+    "TicketTuner": "tf_lottery.search.ticket_tuner",
     "apply_mask": "tf_lottery.keras_api.masked_model",
     "density": "tf_lottery.tickets.masks",
     "find_ticket": "tf_lottery.search.find_ticket",

@@ -11,7 +11,12 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summ
 
 from tf_lottery.training.history import Result
 
-_KINDS = {str: api_pb2.DATA_TYPE_STRING, int: api_pb2.DATA_TYPE_FLOAT64, float: api_pb2.DATA_TYPE_FLOAT64}
+_KINDS = {
+    str: api_pb2.DATA_TYPE_STRING,
+    bool: api_pb2.DATA_TYPE_BOOL,
+    int: api_pb2.DATA_TYPE_FLOAT64,
+    float: api_pb2.DATA_TYPE_FLOAT64,
+}
 _METRICS = (
     "early_stop_step",
     "test_accuracy_at_early_stop",
@@ -47,14 +52,23 @@ def columns(result: Result, settings: Mapping[str, str | float], arms: Collectio
     infos = [_info(name, value, differs=True) for name, value in _place(result).items()]
     infos += [_info(name, value) for name, value in settings.items()]
     next(info for info in infos if info.name == "arm").domain_discrete.extend(arms)
-    shown = [
-        api_pb2.MetricInfo(name=api_pb2.MetricName(tag=f"result/{name}"), display_name=name.replace("_", " "))
-        for name in metrics(result)
-    ]
-    experiment = api_pb2.Experiment(hparam_infos=infos, metric_infos=shown)
-    content = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(experiment=experiment))
-    value = Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=content, tensor=metadata.NULL_TENSOR)
-    return Summary(value=[value])
+    return _experiment(infos, "result", metrics(result))
+
+
+def trial_row(values: Mapping[str, str | float]) -> Summary:
+    """Returns the proto that makes a trial's run a row of HParams, whose metrics are `trial/<name>`."""
+    return summary_v2.hparams_pb(dict(values), trial_id="")
+
+
+def trial_columns(values: Mapping[str, str | float], measured: Iterable[str]) -> Summary:
+    """Returns the proto of HParams' columns for the trials of a tuning.
+
+    Args:
+        values: name -> any value of each hyperparameter.
+        measured: the metrics.
+    """
+    infos = [_info(name, value, differs=True) for name, value in values.items()]
+    return _experiment(infos, "trial", measured)
 
 
 def layout(result: Result, arms: Iterable[str]) -> Summary:
@@ -85,6 +99,19 @@ def layout(result: Result, arms: Iterable[str]) -> Summary:
 
 def _place(result: Result) -> dict[str, str | float]:
     return {name: getattr(result, name) for name in ("arm", "density", "level", "replicate")}
+
+
+def _experiment(infos: Iterable[api_pb2.HParamInfo], group: str, measured: Iterable[str]) -> Summary:
+    shown = [
+        api_pb2.MetricInfo(
+            name=api_pb2.MetricName(tag=f"{group}/{name}"), display_name=name.replace("_", " ")
+        )
+        for name in measured
+    ]
+    experiment = api_pb2.Experiment(hparam_infos=infos, metric_infos=shown)
+    content = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(experiment=experiment))
+    value = Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=content, tensor=metadata.NULL_TENSOR)
+    return Summary(value=[value])
 
 
 def _info(name: str, value: str | float, differs: bool = False) -> api_pb2.HParamInfo:

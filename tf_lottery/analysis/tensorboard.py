@@ -58,6 +58,8 @@ class TensorBoard(Listener):
         self._network: Events | None = None  # that is trained now
         self._by_level: dict[tuple[int, str], Events] = {}
         self._ticket_mask: Mask = {}
+        # HParams has a row for each trial then, and none for their networks.
+        self._is_trial = (self._workdir.parent / recorded.TUNING).exists()
         self._has_layout = False
         self._figures: list = []
         self._next_figures = time.monotonic() + _FIRST_FIGURE
@@ -105,9 +107,11 @@ class TensorBoard(Listener):
         if not self._has_layout:
             self._has_layout = True
             with locks.alone(self._workdir), contextlib.closing(Events(self._folder / "layout")) as events:
-                events.raw(dashboard.columns(result, self._settings, self._arms))
+                if not self._is_trial:
+                    events.raw(dashboard.columns(result, self._settings, self._arms))
                 events.raw(dashboard.layout(result, self._arms))
-        self._network.raw(dashboard.row(result, self._settings))
+        if not self._is_trial:
+            self._network.raw(dashboard.row(result, self._settings))
         values = {f"result/{name}": value for name, value in dashboard.metrics(result).items()}
         self._network.scalars(values, start.level)
         if start.is_ticket:

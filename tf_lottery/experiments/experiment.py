@@ -20,7 +20,9 @@ from tf_lottery.training.arms import Start, Trained
 from tf_lottery.training.loop import Loop
 from tf_lottery.training.recorded import CONFIG, explaining
 from tf_lottery.training.runs import ReplicateStore, RunDirectory
+from tf_lottery.training.streams import Stream
 from tf_lottery.training.trainer import Listener, Trainer
+from tf_lottery.training.workers import Workers
 
 
 class Experiment:
@@ -55,6 +57,9 @@ class Experiment:
             batch_size=config.train.batch_size,
             seed=config.seed,
         )
+        if isinstance(self.data.train, Stream):
+            workers = Workers(strategy)
+            self.data.train.share = workers.index, workers.count
         with strategy.scope():
             self.model = models.build(config, self.data)
         self.loop = Loop(

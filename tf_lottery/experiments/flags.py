@@ -7,6 +7,7 @@ import re
 import runpy
 import textwrap
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -24,11 +25,15 @@ class UsageError(ValueError):
     """Flags that cannot be followed."""
 
 
-def parse(arguments: list[str]) -> tuple[Study, str]:
+def parse(
+    arguments: list[str], values: flags.FlagValues | None = None, prefix: str = ""
+) -> tuple[Study, str]:
     """Reads the driver's flags. Of a flag that is given twice the last counts.
 
     Args:
         arguments: the words after the command's name.
+        values: the command's flags beside these, to be read too.
+        prefix: what the name of a run directory begins with that is not given.
 
     Returns:
         The study: name -> config, validated and frozen; an experiment that stands alone has the
@@ -40,7 +45,7 @@ def parse(arguments: list[str]) -> tuple[Study, str]:
     """
     _check_keys(arguments)
     words = ["tf-lottery", *map(_quoted, arguments)]
-    values = flags.FlagValues()
+    values = flags.FlagValues() if values is None else values
     flags.DEFINE_string("workdir", None, "The run directory.", flag_values=values)
     stem, study = "digits", {"": ExperimentConfig()}
 
@@ -64,7 +69,15 @@ def parse(arguments: list[str]) -> tuple[Study, str]:
         raise UsageError("--config=FILE comes before --config.ENTRY=VALUE.") from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
-    return study, os.path.expanduser(values.workdir or _default_workdir(stem, changed))
+    return study, os.path.expanduser(values.workdir or _default_workdir(prefix + stem, changed))
+
+
+def function_of(arguments: list[str], name: str) -> Callable[..., Any] | None:
+    """Returns the function of that name in the config file; None where there is none, or no file."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("config", None, "The config file.", flag_values=values)
+    values(["tf-lottery", *arguments], known_only=True)
+    return runpy.run_path(values.config).get(name) if values.config else None
 
 
 def take_machines(arguments: list[str]) -> tuple[int, str, list[str]]:
@@ -166,14 +179,17 @@ def _load(path: str) -> Study:
         get_config = runpy.run_path(path).get("get_config")
         config = get_config() if get_config else None
     except Exception as error:  # The file is the user's program.
-        lines = [
-            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path
-        ]
-        where = f"line {lines[-1]}: " if lines else ""
-        raise UsageError(f"{where}{type(error).__name__}: {error}") from error
+        raise UsageError(in_file(error, path)) from error
     if get_config is None:
         raise UsageError("the file has no function get_config().")
     return _study(config)
+
+
+def in_file(error: Exception, path: str) -> str:
+    """Returns what went wrong in a user's file, and in which line."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    where = f"line {lines[-1]}: " if lines else ""
+    return f"{where}{type(error).__name__}: {error}"
 
 
 def _study(returned: object) -> Study:

@@ -104,7 +104,7 @@ class Loop:
         logs, batches, chunk = None, iter(data), _chunk_within_memory(data, self.chunk)
         while parts := stacked(itertools.islice(batches, chunk)):
             for part in parts:
-                logs = self._call("_test", *self._chunk_of(part, chunk, data))
+                logs = self._call("_test", *self._chunk_of(part, chunk))
         if logs is None:
             raise ValueError(
                 f"The {name} data set gave no batch in this pass: it has to start anew for each."
@@ -121,7 +121,7 @@ class Loop:
         data = self._streamed_if_large(data)
         return data if isinstance(data, Stream) else (self.replicas.share_out(data), count(data))
 
-    def _chunk_of(self, part: Any, chunk: int, stream: Stream | None) -> tuple[Any, tf.Tensor]:
+    def _chunk_of(self, part: Any, chunk: int, share: tuple[int, int] = (0, 1)) -> tuple[Any, tf.Tensor]:
         """Returns up to `chunk` batches as a whole chunk, shared out, and how many of them count."""
         steps = len(tf.nest.flatten(part)[0])
 
@@ -130,21 +130,20 @@ class Loop:
             padded[:steps] = leaf
             return padded
 
-        share = (0, 1) if stream is None else stream.share
         padded = tf.nest.map_structure(pad, part)
         return self.replicas.share_out(padded, axis=1, share=share), tf.constant(steps, tf.int32)
 
     def _build(self, train: Examples | Stream) -> None:
         # Keras makes optimizer and metric variables at the first step, which XLA does not allow.
         if self._stream is None:
-            first, share = tf.nest.map_structure(lambda array: array[: self.batch_size], train), (0, 1)
+            first = tf.nest.map_structure(lambda array: array[: self.batch_size], train)
         else:
-            first, share = train.first, train.share
+            first = train.first
         one_replica = self.replicas.count == 1 or getattr(self.model, "run_eagerly", False)
         run = self.replicas.run if one_replica else tf.function(self.replicas.run)
         with self.replicas.strategy.scope():
             optimizers.build(self.model)
-            run(self.model.test_step, self.replicas.share_out(first, share=share))
+            run(self.model.test_step, self.replicas.share_out(first))
         self.model.reset_metrics()
 
     def _compile(self) -> None:

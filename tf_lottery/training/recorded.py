@@ -12,6 +12,7 @@ from tf_lottery.training.history import SEARCH, TICKET, History, Result
 
 DELETE = "Delete {!r}: the same command makes it again."
 RESULT, CONFIG = "result.json", "config.json"
+TUNING = "tuning.json"  # beside the run directories of a tuning's trials
 
 Path = str | os.PathLike[str]
 

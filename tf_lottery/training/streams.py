@@ -26,7 +26,7 @@ class Stream:
         class_weight: class -> weight of its examples.
 
     Attributes:
-        share: which of how many equal, contiguous parts of each batch it gives: (0, 1) is all of it.
+        share: which of how many equal, contiguous parts of each batch an order gives: (0, 1) is all of it.
     """
 
     share = (0, 1)
