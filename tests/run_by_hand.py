@@ -36,7 +36,7 @@ def trained(level, mask, start, end, *, arm="ticket", curves=None):
 
 def write(folder, networks):
     """Writes (replicate, network) pairs; returns what the folder holds then."""
-    with RunDirectory(folder, {"by": "hand"}).open() as run:
-        for replicate, network in networks:
-            run.replicate(replicate).save(network)
+    run = RunDirectory(folder, {"by": "hand"}).open()
+    for replicate, network in networks:
+        run.replicate(replicate).save(network)
     return recorded.networks(folder)

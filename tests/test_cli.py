@@ -150,8 +150,7 @@ def driven(monkeypatch):
 
 def test_a_workdir_of_another_config_is_refused_before_anything_is_done(capsys, workdir, driven):
     config = config_module.ExperimentConfig()
-    with runs.RunDirectory(workdir, {"train": {"steps": 9}}).open():
-        pass
+    runs.RunDirectory(workdir, {"train": {"steps": 9}}).open()
     before = {path: path.read_bytes() for path in workdir.iterdir()}
     driven(pytest.fail)
     assert cli.main(["run", f"--workdir={workdir}"]) == 1
@@ -166,7 +165,7 @@ def test_a_workdir_of_another_config_is_refused_before_anything_is_done(capsys, 
 
 def test_a_workdir_in_use_is_refused(capsys, workdir, driven):
     driven(pytest.fail)
-    with runs.RunDirectory(workdir, {}).open():
+    with runs.RunDirectory(workdir, {}).replicate(1).claimed():
         message = refused(capsys, f"--workdir={workdir}")
     assert message.startswith(f"'{workdir}' is in use by another run (process {os.getpid()} on ")
 
@@ -185,7 +184,7 @@ def test_a_workdir_in_use_is_refused(capsys, workdir, driven):
     ],
 )
 def test_an_error_is_one_line(capsys, workdir, driven, error, message):
-    def run(config, workdir):
+    def run(*_):
         raise error
 
     driven(run)
@@ -195,7 +194,7 @@ def test_an_error_is_one_line(capsys, workdir, driven, error, message):
 def test_memory_that_tensorflow_lacks(capsys, workdir, driven):
     import tensorflow as tf
 
-    def run(config, workdir):
+    def run(*_):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\n a tensor")
 
     driven(run)
@@ -203,7 +202,7 @@ def test_memory_that_tensorflow_lacks(capsys, workdir, driven):
 
 
 def test_a_fault_of_the_program_is_not_hidden(workdir, driven):
-    def run(config, workdir):
+    def run(*_):
         raise ZeroDivisionError
 
     driven(run)

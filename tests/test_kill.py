@@ -88,11 +88,11 @@ def main(folder):
     import keras  # noqa: F401
     import sklearn.datasets  # noqa: F401
 
-    from tf_lottery.experiments import driver, experiment  # noqa: F401
+    from tf_lottery.experiments import driver, workdirs  # noqa: F401
     from tf_lottery.keras_api import tfmot_wrappers  # noqa: F401
     from tf_lottery.training import loop, runs
 
-    experiment.RunDirectory = functools.partial(runs.RunDirectory, checkpoint_seconds=0)
+    workdirs.RunDirectory = functools.partial(runs.RunDirectory, checkpoint_seconds=0)
     loop.prefers_xla = lambda model: False  # for the time that it takes to compile
     for flavour in FLAVOURS:
         draw, killed, inside = random.Random(flavour), [], 0

@@ -8,8 +8,6 @@ import math
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -91,8 +89,9 @@ def run(path, *, checkpoint_seconds=0, extendable=EXTENDABLE, metrics=("accuracy
     directory = RunDirectory(path, config, extendable=extendable, checkpoint_seconds=checkpoint_seconds)
     model = Model()
     loop = Loop(model, metrics)
-    with directory.open():
-        for replicate in range(1, config["replicates"] + 1):
+    directory.open()
+    for replicate in range(1, config["replicates"] + 1):
+        with directory.replicate(replicate).claimed() as store:
             plan = Plan(
                 levels=config["levels"],
                 fractions=dict.fromkeys(SHAPES, 0.3),
@@ -100,7 +99,6 @@ def run(path, *, checkpoint_seconds=0, extendable=EXTENDABLE, metrics=("accuracy
                 rewinding=Rewinding(restore=2, restart=2),
                 key=(0, replicate),
             )
-            store = directory.replicate(replicate)
             train = Trainer(
                 model,
                 loop,
@@ -111,7 +109,7 @@ def run(path, *, checkpoint_seconds=0, extendable=EXTENDABLE, metrics=("accuracy
             )
             for _ in iterative_pruning(plan, train, store.initial(draw(replicate)), ONES, draw):
                 pass
-        directory.write_results()
+    directory.write_results()
     return loop.steps
 
 
@@ -126,7 +124,8 @@ def draw(seed):
 def contents(path):
     """What has to be the same in the end: relative name -> bytes of every file."""
     found = {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
-    return {name: data for name, data in found.items() if name not in (".lock", "environment.json")}
+    different = (".lock", ".lock.json", "environment.json")
+    return {name: data for name, data in found.items() if os.path.basename(name) not in different}
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +167,7 @@ def test_what_a_run_leaves_behind(workdir):
         "replicate_1/level_00/ticket": network | {"snapshots.safetensors"},
         "replicate_1/level_01/ticket": network,
         "replicate_1/level_01/reinit": network,
-        "replicate_1": {"initial.safetensors"},
+        "replicate_1": {"initial.safetensors", ".lock"},
         ".": {"config.json", "environment.json", "results.csv", ".lock"},
     }
     for folder, names in folders.items():
@@ -347,30 +346,29 @@ def test_networks_without_a_config_are_refused(workdir):
     assert "holds networks, but no config.json that says of which run." in refusal(workdir)
 
 
-def test_a_second_run_is_refused(workdir):
-    with RunDirectory(workdir, CONFIG).open():
+def test_a_replicate_that_another_process_works_on_is_refused(workdir):
+    with RunDirectory(workdir, CONFIG).replicate(1).claimed():
         message = refusal(workdir)
         assert f"'{workdir}' is in use by another run (process {os.getpid()} on " in message
         assert message.endswith("Wait for it, or choose another workdir.")
-        (workdir / "environment.json").write_text("[]")
+        (workdir / "replicate_1/.lock.json").write_text("[]")
         assert "(it does not say which)" in refusal(workdir)
     run(workdir)
 
 
-def test_a_run_of_another_process_is_refused_until_it_ends(workdir):
-    program = (
-        "import sys, filelock\n"
-        "lock = filelock.FileLock(sys.argv[1])\n"
-        "lock.acquire()\n"
-        "print('held', flush=True)\n"
-        "sys.stdin.read()"
-    )
-    words = [sys.executable, "-c", program, str(workdir / ".lock")]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout.readline() == b"held\n"
-        assert "is in use by another run" in refusal(workdir)
-        holder.kill()
-    run(workdir)
+def test_what_another_process_is_writing_is_no_leftover(workdir):
+    temporary = workdir / "replicate_1/level_01/ticket/.end.safetensors.123.tf_lottery.tmp"
+    directory = RunDirectory(workdir, {**CONFIG, "replicates": 2}, extendable=EXTENDABLE)
+    with directory.replicate(1).claimed():
+        temporary.touch()
+        directory.open()
+        with directory.replicate(2).claimed():
+            pass
+        with pytest.raises(RunDirectoryError), directory.replicate(1).claimed():
+            pass
+        assert temporary.exists()
+    with directory.replicate(1).claimed():
+        assert not temporary.exists()
 
 
 def test_a_look_changes_nothing(tmp_path, workdir):
@@ -384,11 +382,6 @@ def test_a_look_changes_nothing(tmp_path, workdir):
     (tmp_path / "folder").mkdir()
     RunDirectory(tmp_path / "folder", CONFIG).check()
     assert list((tmp_path / "folder").iterdir()) == []
-
-
-def test_a_look_finds_who_is_in_there(workdir):
-    with RunDirectory(workdir, CONFIG).open(), pytest.raises(RunDirectoryError, match="is in use"):
-        RunDirectory(workdir, CONFIG).check()
 
 
 def test_a_file_is_no_run_directory(tmp_path):

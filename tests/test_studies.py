@@ -274,8 +274,7 @@ def test_a_study_runs_goes_on_and_is_compared(study, tmp_path, capsys, monkeypat
 
 
 def test_all_experiments_are_checked_before_the_first_is_run(study, tmp_path, capsys):
-    with runs.RunDirectory(tmp_path / "run" / "keras", {"train": {"steps": 9}}).open():
-        pass
+    runs.RunDirectory(tmp_path / "run" / "keras", {"train": {"steps": 9}}).open()
     assert cli.main(study) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("tf-lottery: 'run/keras' belongs to a run with another config:")

@@ -7,7 +7,6 @@ the start. TensorFlow comes last.
 import contextlib
 import errno
 import os
-import re
 import shutil
 import signal
 import sys
@@ -15,13 +14,16 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tf_lottery.experiments import noise
+
 if TYPE_CHECKING:
     from tf_lottery.experiments.config import ExperimentConfig
+    from tf_lottery.training.claims import Claims
 
 _HELP = """\
 tf-lottery finds lottery tickets: small subnetworks that train as well as the whole (1803.03635).
 
-  tf-lottery run [--config=FILE] [--config.ENTRY=VALUE ...] [--workdir=DIR]
+  tf-lottery run [--config=FILE] [--config.ENTRY=VALUE ...] [--workdir=DIR] [--jobs=J]
 
 trains a network, prunes its smallest weights, resets the others, and again; and beside each
 ticket its controls. Without flags the data are handwritten digits. A config file may name
@@ -29,13 +31,6 @@ several experiments, a study: these are compared at the end. Stop it at any time
 command goes on from what is done. What it has made is looked at by
 """
 _STOPPED = "\ntf-lottery: stopped. What is done is kept, and the same command goes on from there.\n"
-
-# What TensorFlow's C++ prints on every machine, or on every one without a GPU.
-_NOISE = re.compile(
-    rb"WARNING: All log messages before absl::InitializeLog|I0000 |"
-    rb"[EW]0000 .*(Unable to register cu|computation placer already registered|"
-    rb"failed call to cuInit: .*(\(303\)|CUDA_ERROR_NO_DEVICE))"
-)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,14 +50,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run_command(words: list[str]) -> int:
     from tf_lottery import names
-    from tf_lottery.experiments import commands
+    from tf_lottery.experiments import commands, jobs
 
     asks_help = not words or any(word in ("-h", "--help") for word in words) or words[0] == "help"
     topics = [word for word in words if word in ("run", *commands.COMMANDS)][:1]
     if asks_help:
         print(_help(*topics), flush=True)
     elif words[0] == "run":
-        _run(words[1:])
+        return _run(words[1:])
+    elif words[0] == jobs.WORK:
+        _work(*words[1:])
     elif words[0] in commands.COMMANDS:
         _look(words[0], words[1:])
     else:
@@ -84,7 +81,7 @@ def _look(name: str, words: list[str]) -> None:
     from tf_lottery.experiments import commands
 
     workdirs, options = commands.parse(name, words)
-    with _without_noise():
+    with noise.dropped():
         import tensorflow  # noqa: F401
     for text, written in commands.look(name, workdirs, options):
         print(f"{text}\n", flush=True)
@@ -92,56 +89,113 @@ def _look(name: str, words: list[str]) -> None:
             print(f"  {paths.relative(path)}")
 
 
-def _run(words: list[str]) -> None:
+def _run(words: list[str]) -> int:
+    """Returns the exit status."""
     from tf_lottery.experiments import config as config_module
-    from tf_lottery.experiments import flags
-    from tf_lottery.training import recorded, runs
+    from tf_lottery.experiments import flags, workdirs
+    from tf_lottery.training import recorded
+    from tf_lottery.training.runs import InUseError
 
+    count, words = flags.take_jobs(words)
     study, workdir = flags.parse(words)
-    alone = "" in study
-    folders = {name: workdir if alone else os.path.join(workdir, name) for name in study}
-    with _without_noise():  # TensorFlow looks at a folder that is not local
-        for name, folder in folders.items():
-            entries = config_module.entries_of(study[name])
-            runs.RunDirectory(folder, entries, extendable=config_module.EXTENDABLE).check()
-    if not alone:
+    folders = workdirs.folders(study, workdir)
+    with noise.dropped():  # TensorFlow looks at a folder that is not local
+        claims = {name: workdirs.claims(config, folders[name]) for name, config in study.items()}
+        for shared in claims.values():
+            shared.directory.check()
+    alone, in_use = "" in study, 0
+    if alone:
+        claims[""].free()
+    else:
         networks = sum(map(sum, map(config_module.count_networks, study.values())))
         print(f"A study of {len(study)} experiments, {networks} networks: {', '.join(study)}.\n")
     for name, folder in folders.items():
         done = len(recorded.results(folder))
         print(f"{name}: " * (not alone) + _announcement(study[name], folder, done), flush=True)
-        print(f"\n{_run_experiment(study[name], folder)}\n", flush=True)
-    logs = os.path.join(workdir, "tensorboard")
-    if not alone:
-        from tf_lottery.experiments import outputs
-        from tf_lottery.experiments.analyses import report
+        try:
+            status = _train(study[name], claims[name], count, [name, *words])
+        except InUseError as error:
+            in_use += 1
+            print(f"\n{error}\n", flush=True)
+            continue
+        if status:
+            return status
+        print(f"\n{_report(folder)}\n", flush=True)
+        if others := claims[name].told():
+            print(f"Others are still at work: {others}.\n", flush=True)
+    _conclude(workdir, {} if alone else folders)
+    return int(in_use == len(study))
 
-        findings = report.compare(folders)
-        outputs.write(workdir, "report", findings)
-        print(f"{findings.text}\n")
-        logs = workdir
-    print(f"Results, figures and tickets are in {workdir}. More figures, and what 'tf-lottery help' names:\n")
-    print(f"  tf-lottery plot {workdir}\n\nTo look at it in TensorBoard:\n")
-    print(f"  {_tensorboard()} --logdir {logs}", flush=True)
+
+def _train(config: "ExperimentConfig", claims: "Claims", count: int, words: list[str]) -> int:
+    """Trains what is left in as many processes as are of use; returns the exit status."""
+    from tf_lottery.experiments import jobs
+
+    free = claims.free()
+    useful = min(count, len(free))
+    if useful < 2:
+        if useful < count and free:
+            print(f"--jobs={count}: one replicate is left, which this process trains.", flush=True)
+        _train_here(config, str(claims.directory.path))
+        return 0
+    left = "" if useful == count else ", one for each replicate that is left"
+    print(f"In {useful} processes{left}; threads of each: {jobs.threads(useful)}.", flush=True)
+    numbers = ",".join(map(str, claims.unfinished()))
+    return jobs.run([numbers, *words], useful, len(free) * len(claims.networks))
 
 
-def _run_experiment(config: "ExperimentConfig", folder: str) -> str:
-    """Returns the report."""
-    with _without_noise():
+def _work(numbers: str, name: str, *words: str) -> None:
+    """Trains replicates as one of the processes that `--jobs` starts."""
+    from tf_lottery.experiments import flags, jobs, workdirs
+    from tf_lottery.training.runs import InUseError
+
+    jobs.end_with_parent()
+    study, workdir = flags.parse(list(words))
+    with contextlib.suppress(InUseError):  # the other processes were faster
+        folder = workdirs.folders(study, workdir)[name]
+        _train_here(study[name], folder, [int(number) for number in numbers.split(",")])
+
+
+def _train_here(config: "ExperimentConfig", folder: str, replicates: list[int] | None = None) -> None:
+    with noise.dropped():
         import tensorflow as tf
 
-        from tf_lottery.experiments import driver, outputs
-        from tf_lottery.experiments.analyses import plot, report
+        from tf_lottery.experiments import driver
     try:
-        driver.run(config, folder)
+        driver.run(config, folder, replicates)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         raise ValueError(
             "Out of memory: lower config.train.batch_size, or take a smaller network."
         ) from error
-    findings = report.analyze(folder)
-    outputs.write(folder, "report", findings)
-    outputs.write(folder, "plot", plot.analyze(folder, ("curves",)))
+
+
+def _report(folder: str) -> str:
+    """Returns the report, which is written as figures and for TensorBoard too."""
+    with noise.dropped():
+        from tf_lottery.experiments import outputs
+        from tf_lottery.experiments.analyses import plot, report
+        from tf_lottery.training import locks
+
+    with locks.alone(folder):  # so that the report that is written last is of all
+        findings = report.analyze(folder)
+        outputs.write(folder, "report", findings)
+        outputs.write(folder, "plot", plot.analyze(folder, ("curves",)))
     return findings.text
+
+
+def _conclude(workdir: str, study: dict[str, str]) -> None:
+    """Compares the experiments of a study, name -> folder, and says where everything is."""
+    if study:
+        from tf_lottery.experiments import outputs
+        from tf_lottery.experiments.analyses import report
+
+        findings = report.compare(study)
+        outputs.write(workdir, "report", findings)
+        print(f"{findings.text}\n")
+    logs = workdir if study else os.path.join(workdir, "tensorboard")
+    print(f"Results, figures and tickets are in {workdir}. More figures, and what 'tf-lottery help' names:\n")
+    print(f"  tf-lottery plot {workdir}\n\nTo look at it in TensorBoard:\n")
+    print(f"  {_tensorboard()} --logdir {logs}", flush=True)
 
 
 def _tensorboard() -> str:
@@ -204,43 +258,3 @@ def _stopping_at_once() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(writer)
-
-
-@contextlib.contextmanager
-def _without_noise() -> Iterator[None]:
-    """Drops what TensorFlow prints on every machine when the block imports it and it looks for devices.
-
-    A child process reads standard error meanwhile and passes on everything else, at once:
-    also the last words of a TensorFlow that brings this process down.
-    """
-    if "tensorflow" in sys.modules:
-        yield
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    stderr = os.dup(2)
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _pass_on(reader, writer, stderr)
-    os.close(reader)
-    os.dup2(writer, 2)
-    os.close(writer)
-    try:
-        yield
-        if "tensorflow" in sys.modules:
-            sys.modules["tensorflow"].config.list_logical_devices()
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.waitpid(child, 0)
-
-
-def _pass_on(reader: int, writer: int, stderr: int) -> None:
-    try:
-        os.close(writer)
-        with open(reader, "rb") as lines:
-            for line in lines:
-                if not _NOISE.match(line):
-                    os.write(stderr, line)
-    finally:
-        os._exit(0)

@@ -11,7 +11,7 @@ from tf_lottery import paths
 from tf_lottery.analysis import dashboard, report
 from tf_lottery.tickets import masks
 from tf_lottery.tickets.masks import Mask
-from tf_lottery.training import recorded
+from tf_lottery.training import locks, recorded
 from tf_lottery.training.arms import Start, Trained
 from tf_lottery.training.events import Events, image_summary
 from tf_lottery.training.history import History
@@ -104,7 +104,7 @@ class TensorBoard(Listener):
         start, result = trained.start, trained.result(self.replicate)
         if not self._has_layout:
             self._has_layout = True
-            with contextlib.closing(Events(self._folder / "layout")) as events:
+            with locks.alone(self._workdir), contextlib.closing(Events(self._folder / "layout")) as events:
                 events.raw(dashboard.columns(result, self._settings, self._arms))
                 events.raw(dashboard.layout(result, self._arms))
         self._network.raw(dashboard.row(result, self._settings))
@@ -129,15 +129,16 @@ class TensorBoard(Listener):
             events.histogram(f"final_weights/{path}", trained.final[path][mask], start.level)
 
     def _write_report(self, draws: bool) -> None:
-        results = [network.result for network in recorded.compared(self._workdir)]
-        if not results:
-            return
-        if draws:
-            self._draw(results)
-        with contextlib.closing(Events(self._folder / "analysis" / "report")) as events:
-            events.text("report", report.text(results))
-            for summary in self._figures:
-                events.raw(summary)
+        with locks.alone(self._workdir):
+            results = [network.result for network in recorded.compared(self._workdir)]
+            if not results:
+                return
+            if draws:
+                self._draw(results)
+            with contextlib.closing(Events(self._folder / "analysis" / "report")) as events:
+                events.text("report", report.text(results))
+                for summary in self._figures:
+                    events.raw(summary)
 
     def _draw(self, results: list) -> None:
         began = time.monotonic()

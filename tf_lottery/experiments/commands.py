@@ -13,7 +13,7 @@ from typing import Any
 from absl import flags
 
 from tf_lottery import names, paths
-from tf_lottery.training import recorded
+from tf_lottery.training import locks, recorded
 
 _ANALYSES = "tf_lottery.experiments.analyses."
 
@@ -134,7 +134,9 @@ def look(
     for title, folder in runs.items():
         findings = module.analyze(folder, **options)
         head = f"{title}\n\n" if len(runs) > 1 else ""
-        yield head + findings.text, outputs.write(folder, name, findings)
+        with locks.alone(folder):
+            written = outputs.write(folder, name, findings)
+        yield head + findings.text, written
     if len(runs) > 1 and hasattr(module, "compare"):
         findings = module.compare(runs, **options)
         yield findings.text, outputs.write(paths.common(workdirs), name, findings)

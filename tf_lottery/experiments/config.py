@@ -1,6 +1,7 @@
 """The config of an experiment: typed, checked, and by default the handwritten digits."""
 
 import dataclasses
+import itertools
 import math
 import typing
 from typing import Any
@@ -12,6 +13,7 @@ from tf_lottery.experiments.datasets import SCALINGS
 from tf_lottery.keras_api.flavour import FLAVOURS
 from tf_lottery.search.schedules import SCHEDULES
 from tf_lottery.tickets import controls, rewinding, structure
+from tf_lottery.tickets.masks import TICKET
 from tf_lottery.tickets.pruning import SCOPES
 from tf_lottery.tickets.rewinding import FINAL, REWINDINGS, Rewinding
 from tf_lottery.tickets.scores import CRITERIA
@@ -275,10 +277,17 @@ def levels_with_controls(config: ExperimentConfig) -> tuple[int, ...]:
     return config.control_levels or tuple(range(1, config.prune.levels + 1))
 
 
+def networks_of(config: ExperimentConfig) -> list[tuple[int, str]]:
+    """Returns level and arm of every ticket and control that a replicate trains."""
+    controls = itertools.product(levels_with_controls(config), config.controls)
+    return [*((level, TICKET) for level in range(config.prune.levels + 1)), *controls]
+
+
 def count_networks(config: ExperimentConfig) -> tuple[int, int]:
     """Returns how many tickets and how many controls the experiment trains."""
-    controls = len(config.controls) * len(levels_with_controls(config))
-    return config.replicates * (config.prune.levels + 1), config.replicates * controls
+    tickets = config.prune.levels + 1
+    controls = len(networks_of(config)) - tickets
+    return config.replicates * tickets, config.replicates * controls
 
 
 def entries_of(config: ExperimentConfig) -> dict[str, Any]:

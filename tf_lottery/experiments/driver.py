@@ -1,9 +1,11 @@
 """The driver: from a config to trained networks and their tickets."""
 
 import contextlib
+from collections.abc import Sequence
 
 from tf_lottery.analysis.tensorboard import TensorBoard
 from tf_lottery.experiments import config as config_module
+from tf_lottery.experiments import workdirs
 from tf_lottery.experiments.config import ExperimentConfig
 from tf_lottery.experiments.experiment import Experiment
 from tf_lottery.keras_api.masked_model import network_weights
@@ -16,37 +18,44 @@ from tf_lottery.training.timings import Timings
 from tf_lottery.training.trainer import Listener
 
 
-def run(config: ExperimentConfig, workdir: str) -> list[Result]:
+def run(config: ExperimentConfig, workdir: str, replicates: Sequence[int] | None = None) -> list[Result]:
     """Trains every network of the experiment that the workdir does not hold yet.
+
+    Several processes, on machines that see the workdir, may do so at once: each replicate is
+    trained by one, and if that dies by another. What others are at work on is left to them.
 
     Args:
         config: the experiment; checked here.
         workdir: the run directory. A run that was stopped goes on; one that is
             finished is only reported.
+        replicates: those to train, 1-based; None for all.
 
     Returns:
         One `Result` per trained network, as in results.csv.
 
     Raises:
         ValueError: the config, the data or the workdir cannot be used, or the loss
-            became NaN.
+            became NaN; or other processes are at work on all that is left.
         OSError: the workdir cannot be written.
     """
     # Before the workdir is touched: what is wrong with the data or the model shows here.
     experiment = Experiment(config)
-    directory = experiment.directory(workdir)
-    plan = experiment.plan(1)
+    shared = workdirs.claims(config, workdir, replicates)
+    directory, plan = shared.directory, experiment.plan(1)
+    directory.check()
+    shared.free()
+    directory.open()
     tensorboard = TensorBoard(directory.path, plan.arms, plan.hyperparameters)
     with (
-        directory.open(),
         contextlib.closing(_terminal(config)) as terminal,
         contextlib.closing(tensorboard),
+        contextlib.closing(shared.claimed()) as stores,
     ):
-        for replicate in range(1, config.replicates + 1):
-            terminal.replicate = replicate if config.replicates > 1 else None
-            tensorboard.replicate = replicate
-            timings = Timings(directory.path / "timings.csv", replicate)
-            _search(experiment, directory.replicate(replicate), (terminal, tensorboard, timings))
+        for store in stores:
+            terminal.replicate = store.replicate if config.replicates > 1 else None
+            tensorboard.replicate = store.replicate
+            timings = Timings(directory.path / "timings.csv", store.replicate)
+            _search(experiment, store, (terminal, tensorboard, timings))
         directory.write_results()
     return recorded.results(directory.path)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tf_lottery import files, paths
 from tf_lottery.experiments import config as config_module
-from tf_lottery.experiments import datasets, models
+from tf_lottery.experiments import datasets, models, workdirs
 from tf_lottery.experiments.config import ExperimentConfig
 from tf_lottery.search.imp import Train, iterative_pruning, redraw_of
 from tf_lottery.search.network import KerasNetwork
@@ -68,8 +68,7 @@ class Experiment:
 
     def directory(self, workdir: str | os.PathLike[str]) -> RunDirectory:
         """Returns the run directory of this experiment at that path."""
-        entries = config_module.entries_of(self.config)
-        return RunDirectory(workdir, entries, extendable=config_module.EXTENDABLE)
+        return workdirs.directory(self.config, workdir)
 
     def search(self, store: ReplicateStore, listeners: Sequence[Listener] = ()) -> Iterator[Trained]:
         """Yields every network of the store's replicate, trained unless the store holds it."""

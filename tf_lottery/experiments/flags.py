@@ -67,6 +67,23 @@ def parse(arguments: list[str]) -> tuple[Study, str]:
     return study, os.path.expanduser(values.workdir or _default_workdir(stem, changed))
 
 
+def take_jobs(arguments: list[str]) -> tuple[int, list[str]]:
+    """Returns the value of `--jobs`, 1 by default, and the other words.
+
+    Raises:
+        UsageError: it is no number of 1 or more.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_integer("jobs", 1, "How many processes.", flag_values=values)
+    try:
+        rest = values(["tf-lottery", *arguments], known_only=True)[1:]
+    except flags.Error as error:
+        raise UsageError(str(error)) from error
+    if values.jobs < 1:
+        raise UsageError(f"--jobs must be 1 or more, a number of processes. Received {values.jobs}.")
+    return values.jobs, rest
+
+
 def _override(study: Study, overrides: dict[str, Any]) -> dict[str, Any]:
     """Gives every experiment these entries; returns those that were another one in any."""
     changed = {}
@@ -101,6 +118,10 @@ def help_text() -> str:
     lines = [
         "  --workdir=DIR         the run directory; a run that was stopped goes on there (runs/digits, or",
         "                        what the config and the other flags make of it)",
+        "  --jobs=J              train replicates in J processes at once, which divide the cores among them.",
+        "                        The same command started again, also on another machine that sees the",
+        "                        workdir, takes the replicates that nobody works on. On one GPU processes",
+        "                        take turns: more of them pay where a small network leaves it idle",
         "  --config=FILE         a Python file whose get_config() returns an ExperimentConfig, such as",
         "                        configs/mnist_lenet.py (without it: the handwritten digits); or a study,",
         "                        a dict name -> ExperimentConfig, such as configs/initializers.py",

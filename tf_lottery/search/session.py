@@ -153,13 +153,14 @@ class Session:
         settings: Mapping[str, Any],
         listeners: list[Listener],
     ) -> ReplicateStore:
-        run = stack.enter_context(RunDirectory(workdir, settings, extendable=_EXTENDABLE).open())
+        run = RunDirectory(workdir, settings, extendable=_EXTENDABLE).open()
+        store = stack.enter_context(run.replicate(REPLICATE).claimed())
         stack.callback(run.write_results)
         tensorboard = TensorBoard(run.path, self.plan.arms, self.plan.hyperparameters)
         listeners.append(stack.enter_context(contextlib.closing(tensorboard)))
         stack.callback(tensorboard.write_report)
         listeners.append(Timings(run.path / "timings.csv", REPLICATE))
-        return run.replicate(REPLICATE)
+        return store
 
 
 def _name(loss: Any) -> str:

@@ -14,16 +14,20 @@ import filelock
 from tf_lottery import paths
 from tf_lottery.training.leases import Lease
 
+LOCK = ".lock"
 
-class InUse(Exception):
+_PATIENCE = 300.0  # seconds: drawing a run's figures takes some
+
+
+class InUse(OSError):
     """Another process has the lock.
 
     Attributes:
         holder: which, for people: `"process 123 on host"`.
     """
 
-    def __init__(self, holder: str):
-        super().__init__(holder)
+    def __init__(self, path: paths.Path, holder: str):
+        super().__init__(f"{str(path)!r} is locked by another process ({holder}).")
         self.holder = holder
 
 
@@ -43,12 +47,26 @@ def held(path: str | os.PathLike[str], *, wait: float = 0) -> Iterator[None]:
         yield
 
 
+def holder(path: str | os.PathLike[str]) -> str | None:
+    """Returns, for people, which process has a lock; None if none has it."""
+    path = paths.path(path)
+    if isinstance(path, paths.RemotePath):
+        return Lease(path).holder()
+    if not path.exists():
+        return None
+    try:
+        with held(path):
+            return None
+    except InUse as error:
+        return error.holder
+
+
 @contextlib.contextmanager
 def _lease(path: paths.RemotePath, wait: float) -> Iterator[None]:
     lease, until = Lease(path), time.monotonic() + wait
     while holder := lease.take():
         if time.monotonic() >= until:
-            raise InUse(holder)
+            raise InUse(path, holder)
         time.sleep(random.uniform(0.5, 1))
     try:
         yield
@@ -60,19 +78,27 @@ def _lease(path: paths.RemotePath, wait: float) -> Iterator[None]:
 def _file_lock(path: pathlib.Path, wait: float) -> Iterator[None]:
     # Beside the lock, for to try for a lock may empty its file.
     note = path.with_name(f"{path.name}.json")
-    lock = filelock.FileLock(path)
     try:
-        lock.acquire(timeout=wait)
+        acquired = filelock.FileLock(path).acquire(timeout=wait)
     except filelock.Timeout:
-        raise InUse(_holder(note)) from None
-    try:
-        with contextlib.suppress(OSError):  # a full disk: others will not know who has it
-            note.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            note.unlink()
-        lock.release()
+        raise InUse(path, _holder(note)) from None
+    with acquired:
+        try:
+            with contextlib.suppress(OSError):  # a full disk: others will not know who has it
+                note.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                note.unlink()
+
+
+def alone(workdir: str | os.PathLike[str]) -> contextlib.AbstractContextManager[None]:
+    """Has for a moment to itself what all processes of a run write in its folder, such as results.csv.
+
+    Raises:
+        InUse: another process has had it for minutes.
+    """
+    return held(paths.path(workdir) / LOCK, wait=_PATIENCE)
 
 
 def _holder(note: pathlib.Path) -> str:

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,12 +21,21 @@ if TYPE_CHECKING:  # it imports TensorFlow, and a run directory can be refused w
     from tf_lottery.training.trainer import Progress
 
 _STATE, _SNAPSHOT, _CURVE = "state/", "snapshot/", "curve/"
-_LOCK, _CHECKPOINT = ".lock", "checkpoint.safetensors"
-_SNAPSHOTS = "snapshots.safetensors"
+_CHECKPOINT, _SNAPSHOTS = "checkpoint.safetensors", "snapshots.safetensors"
+_A_LOOK = 0.2  # seconds
+
+
+class InUseError(RunDirectoryError):
+    """Other processes work on all of a run that there is to work on."""
+
+    def __init__(self, workdir: paths.Path, holders: str):
+        super().__init__(
+            f"{str(workdir)!r} is in use by another run ({holders}). Wait for it, or choose another workdir."
+        )
 
 
 class RunDirectory:
-    """The folder of one run, locked while it is open.
+    """The folder of one run, which several processes may work in: each on replicates of its own.
 
     Args:
         path: the folder; made where there is none.
@@ -55,26 +64,21 @@ class RunDirectory:
         """Looks whether the folder can be opened; changes nothing in it.
 
         Raises:
-            RunDirectoryError: another process has it, it belongs to another config, or
-                it is no folder.
+            RunDirectoryError: it belongs to another config, or it is no folder.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunDirectoryError(f"{str(self.path)!r} is a file. Choose another workdir.")
-        if (self.path / _LOCK).exists():
-            with self._locked():
-                pass
         self._check_config()
 
-    @contextlib.contextmanager
-    def open(self) -> Iterator["RunDirectory"]:
-        """Takes the folder for this process; refuses it as `check` does."""
+    def open(self) -> "RunDirectory":
+        """Makes the folder, or goes on in it; refuses it as `check` does."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        with locks.alone(self.path):
             self._check_config()
-            self._remove_leftovers()
+            _remove_leftovers(self.path, "", "figures/")
             files.write_json(self.path / "environment.json", environment.describe())
             files.write_json(self.path / CONFIG, self._config)
-            yield self
+        return self
 
     def replicate(self, number: int) -> "ReplicateStore":
         """Returns the store of a 1-based replicate."""
@@ -83,19 +87,9 @@ class RunDirectory:
     def write_results(self) -> None:
         """Writes results.csv anew: a header, then one row per finished network."""
         columns = [field.name for field in dataclasses.fields(Result)]
-        rows = map(dataclasses.asdict, recorded.results(self.path))
-        files.write_csv(self.path / "results.csv", columns, rows)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            with locks.held(self.path / _LOCK):
-                yield
-        except locks.InUse as error:
-            raise RunDirectoryError(
-                f"{str(self.path)!r} is in use by another run ({error.holder}). Wait for it, or choose "
-                "another workdir."
-            ) from None
+        with locks.alone(self.path):  # so that who writes last has seen all
+            rows = map(dataclasses.asdict, recorded.results(self.path))
+            files.write_csv(self.path / "results.csv", columns, rows)
 
     def _check_config(self) -> None:
         path = self.path / CONFIG
@@ -115,22 +109,6 @@ class RunDirectory:
                 + "\nChoose another workdir, or the config of that run."
             )
 
-    def _remove_leftovers(self) -> None:
-        """Removes what a process that was killed left half-written, or had no more use for."""
-        for folder in ("", "figures/", "replicate_*/", "replicate_*/level_*/*/"):
-            for path in self.path.glob(folder + files.TEMPORARY):
-                path.unlink()
-        for path in _in_networks(self.path, _CHECKPOINT):
-            if path.with_name(RESULT).exists():
-                path.unlink()
-
-    def _holder(self) -> str:
-        try:
-            held = files.read_json(self.path / "environment.json")
-            return f"process {held['pid']} on {held['host']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            return "it does not say which"
-
 
 class ReplicateStore:
     """Keeps and finds the trained networks of one replicate: a `trainer.Store`."""
@@ -139,6 +117,34 @@ class ReplicateStore:
         self._run = run
         self.replicate = replicate
         self.path = run.path / f"replicate_{replicate}"
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator["ReplicateStore"]:
+        """Has the replicate for the time of the block; no other process works on it meanwhile.
+
+        Raises:
+            InUseError: another process works on it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            try:
+                # The time that another process takes to look who has it.
+                stack.enter_context(locks.held(self.path / locks.LOCK, wait=_A_LOOK))
+            except locks.InUse as error:
+                raise InUseError(self._run.path, error.holder) from error
+            _remove_leftovers(self.path, "", "level_*/*/")
+            for path in self.path.glob(f"level_*/*/{_CHECKPOINT}"):
+                if path.with_name(RESULT).exists():
+                    path.unlink()
+            yield self
+
+    def holder(self) -> str | None:
+        """Returns which process works on it, if any."""
+        return locks.holder(self.path / locks.LOCK)
+
+    def holds(self, networks: Iterable[tuple[int, str]]) -> bool:
+        """Whether all these networks, of a level and an arm each, are trained."""
+        return all((self._folder(*network) / RESULT).exists() for network in networks)
 
     def initial(self, state: Arrays) -> Arrays:
         """Returns the initial state kept here; keeps `state` where there is none yet."""
@@ -150,7 +156,10 @@ class ReplicateStore:
         return state
 
     def folder(self, start: Start) -> paths.Path:
-        return self.path / f"level_{start.level:02d}" / start.arm
+        return self._folder(start.level, start.arm)
+
+    def _folder(self, level: int, arm: str) -> paths.Path:
+        return self.path / f"level_{level:02d}" / arm
 
     def load(self, start: Start) -> Trained | None:
         folder = self.folder(start)
@@ -219,8 +228,11 @@ class ReplicateStore:
         self._run.last_written = time.monotonic()
 
 
-def _in_networks(workdir: paths.Path, name: str) -> Iterator[paths.Path]:
-    return workdir.glob(f"replicate_*/level_*/*/{name}")
+def _remove_leftovers(folder: paths.Path, *parts: str) -> None:
+    """Removes what a process that was killed left half-written."""
+    for part in parts:
+        for path in folder.glob(part + files.TEMPORARY):
+            path.unlink()
 
 
 def _under(prefix: str, tensors: Arrays) -> Arrays:

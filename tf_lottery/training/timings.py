@@ -3,7 +3,8 @@
 import os
 import time
 
-from tf_lottery import files
+from tf_lottery import files, paths
+from tf_lottery.training import locks
 from tf_lottery.training.arms import Start, Trained
 from tf_lottery.training.history import History
 from tf_lottery.training.trainer import Listener
@@ -23,7 +24,7 @@ class Timings(Listener):
     """
 
     def __init__(self, path: str | os.PathLike[str], replicate: int):
-        self._path = path
+        self._path = paths.path(path)
         self._replicate = replicate
         self._began: tuple[int, float] | None = None
 
@@ -44,4 +45,5 @@ class Timings(Listener):
             trained.history.steps[-1] - step,
             f"{seconds:.3f}",
         )
-        files.append_csv(self._path, _COLUMNS, row)
+        with locks.alone(self._path.parent):
+            files.append_csv(self._path, _COLUMNS, row)

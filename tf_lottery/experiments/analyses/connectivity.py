@@ -105,9 +105,9 @@ class _Copies:
 
     def pairs(self, step: int, points: int) -> Iterator[Pair]:
         """Yields all pairs of copies of each network that were trained from `step`."""
-        with self._experiment.directory(_directory(self._folder, step)).open() as directory:
-            for replicate in sorted({replicate for replicate, *_ in self._chosen}):
-                store = directory.replicate(replicate)
+        directory = self._experiment.directory(_directory(self._folder, step)).open()
+        for replicate in sorted({replicate for replicate, *_ in self._chosen}):
+            with directory.replicate(replicate).claimed() as store:
                 for network in self._networks(store, step):
                     copies = [self._copy(store, network, order) for order in self._orders]
                     for pair in itertools.combinations(zip(self._orders, copies, strict=True), 2):

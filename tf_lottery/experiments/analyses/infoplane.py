@@ -129,11 +129,13 @@ def _trained_again(
     replicates = sorted({result.replicate for result in asked})
     directory = experiment.directory(kept)
     terminal = Terminal(sum(result.last_step for result in asked), {result.arm for result in asked})
-    with directory.open(), contextlib.closing(terminal):
+    directory.open()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(terminal))
         for replicate in replicates:
+            store = stack.enter_context(directory.replicate(replicate).claimed())
             terminal.replicate = replicate if len(replicates) > 1 else None
             wanted = {(r.level, r.arm): r for r in asked if r.replicate == replicate}
-            store = directory.replicate(replicate)
             for trained in experiment.finished(run.replicate(replicate)):
                 result = wanted.pop((trained.start.level, trained.start.arm), None)
                 if result is not None:

@@ -1,0 +1,150 @@
+"""One run in several processes, which share its replicates out among them as separate commands would."""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+
+import tqdm
+
+WORK = "work"  # the command that the processes are started with
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+
+
+def run(words: Sequence[str], count: int, networks: int) -> int:
+    """Starts processes of the command `work`, and shows what they say, until all have ended.
+
+    They have the processor's cores in equal shares. They end with this process, however it
+    ends; and all of them when one ends with an error, which is told once. The work of one
+    that is killed is left to the others.
+
+    Args:
+        words: what follows the command.
+        count: how many processes.
+        networks: how many there are to train, for the live line.
+
+    Returns:
+        The exit status: 0, or that of the process that failed.
+    """
+    said: queue.Queue[tuple[_Worker, str]] = queue.Queue()
+    environment = _environment(count)
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(contextlib.closing(_live_line(networks)))
+        workers = {_Worker(words, environment, stack, said) for _ in range(count)}
+        while workers:
+            worker, line = said.get()
+            if line:
+                bar.write(line.rstrip("\n"), file=sys.stdout)
+                sys.stdout.flush()
+                bar.update()
+                continue
+            workers.discard(worker)
+            status, errors = worker.end()
+            if status < 0:
+                errors += _killed(-status, bool(workers))
+            bar.write(errors, file=sys.stderr, end="")
+            if status > 0 or status and not workers:
+                return status if status > 0 else 128 - status
+    return 0
+
+
+def end_with_parent() -> None:
+    """Ends this process, one of those that `run` starts, as soon as the one that started it is no more."""
+
+    def watch() -> None:
+        os.read(0, 1)  # nothing is ever written there: it returns at the end
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def threads(count: int) -> int:
+    """Returns how many threads each of so many processes computes with."""
+    given = os.environ.get(_THREADS[0])
+    return int(given) if given else max(1, _cores() // count)
+
+
+class _Worker:
+    """One of the processes; puts each line that it prints into a queue, and `""` when it ends."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        environment: dict[str, str],
+        stack: contextlib.ExitStack,
+        said: queue.Queue,
+    ):
+        self._errors = stack.enter_context(tempfile.TemporaryFile())
+        with _deaf_to_ctrl_c():
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "tf_lottery", WORK, *words],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=environment,
+                text=True,
+            )
+        stack.callback(self._kill)
+        threading.Thread(target=self._listen, args=[said], daemon=True).start()
+
+    def end(self) -> tuple[int, str]:
+        """Waits for its end; returns the exit status, and what it wrote to standard error."""
+        status = self._process.wait()
+        self._errors.seek(0)
+        return status, self._errors.read().decode(errors="replace")
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _listen(self, said: queue.Queue) -> None:
+        for line in self._process.stdout:
+            said.put((self, line))
+        said.put((self, ""))
+
+
+def _killed(number: int, others: bool) -> str:
+    if others:
+        return f"tf-lottery: a process was killed by signal {number}; the others take its work over.\n"
+    return (
+        f"tf-lottery: a process was killed by signal {number}. What is done is kept, and the same command "
+        "goes on from there. If memory ran out, lower --jobs.\n"
+    )
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Has a process that is started here not hear Ctrl-C: it ends with its parent, which says so once."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _environment(count: int) -> dict[str, str]:
+    # What is imported here is imported there, whatever this process was started as.
+    path = os.pathsep.join(map(os.path.abspath, sys.path))
+    return {**dict.fromkeys(_THREADS, str(threads(count))), **os.environ, "PYTHONPATH": path}
+
+
+def _cores() -> int:
+    # Those that this process may use, where the system tells them.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _live_line(networks: int) -> tqdm.tqdm:
+    return tqdm.tqdm(
+        total=networks,
+        unit=" networks",
+        disable=None,
+        leave=False,
+        dynamic_ncols=True,
+        file=sys.stdout,
+        bar_format="{n_fmt} of {total_fmt} networks |{bar:20}| {percentage:3.0f} %, {remaining} left",
+    )

@@ -1,0 +1,78 @@
+"""The replicates of one run, shared out among the processes that work in its folder."""
+
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from tf_lottery.training.runs import InUseError, ReplicateStore, RunDirectory
+
+
+class Claims:
+    """Says who works on what, and claims what nobody works on. Nothing else is shared than the folder.
+
+    Args:
+        directory: of the run.
+        replicates: their 1-based numbers.
+        networks: level and arm of every network that each of them trains.
+
+    Attributes:
+        directory: the same.
+        networks: the same.
+    """
+
+    def __init__(
+        self, directory: RunDirectory, replicates: Sequence[int], networks: Collection[tuple[int, str]]
+    ):
+        self.directory = directory
+        self.networks = networks
+        self._stores = {number: directory.replicate(number) for number in replicates}
+
+    def unfinished(self) -> list[int]:
+        """Returns the replicates that lack a network."""
+        return [number for number, store in self._stores.items() if not store.holds(self.networks)]
+
+    def free(self) -> list[int]:
+        """Returns the unfinished replicates that no process works on.
+
+        Raises:
+            InUseError: there are none, for others work on all; names them.
+        """
+        unfinished = self.unfinished()
+        holders = self._holders(unfinished)
+        if unfinished and len(holders) == len(unfinished):
+            raise InUseError(self.directory.path, self._told(holders))
+        return [number for number in unfinished if number not in holders]
+
+    def told(self) -> str:
+        """Returns who works on what, for people; nothing where nobody does."""
+        return self._told(self._holders(self.unfinished()))
+
+    def claimed(self) -> Iterator[ReplicateStore]:
+        """Yields the store of each replicate, claimed until the next is asked for.
+
+        What others work on is left out, unless they are gone, and it unfinished, when the rest is done.
+        """
+        left, finished = list(self._stores), set(self._stores) - set(self.unfinished())
+        while True:
+            with contextlib.ExitStack() as stack:
+                store = self._first_free(left, stack)
+                if store is None:
+                    return
+                left.remove(store.replicate)
+                # What another process has finished meanwhile is its own affair.
+                if store.replicate in finished or not store.holds(self.networks):
+                    yield store
+
+    def _first_free(self, left: Sequence[int], stack: contextlib.ExitStack) -> ReplicateStore | None:
+        for number in left:
+            with contextlib.suppress(InUseError):
+                return stack.enter_context(self._stores[number].claimed())
+        return None
+
+    def _holders(self, replicates: Sequence[int]) -> dict[int, str]:
+        """Returns replicate -> the process that works on it, of those on which one does."""
+        found = {number: self._stores[number].holder() for number in replicates}
+        return {number: holder for number, holder in found.items() if holder}
+
+    def _told(self, holders: Mapping[int, str]) -> str:
+        several = len(self._stores) > 1
+        return ", ".join(f"replicate {n}: {who}" if several else who for n, who in holders.items())
