@@ -43,9 +43,11 @@ def test_only_one_holds_it_and_it_is_told_who(lock):
     with locks.held(lock):
         with pytest.raises(locks.InUse) as caught, locks.held(lock):
             pytest.fail("two hold it")
-        assert caught.value.holder.startswith(f"{ME}, heard of 0 seconds ago; after 120 it is taken for dead")
+        assert caught.value.holder.startswith(f"{ME}, alive 0 s ago; taken for dead after 120 s")
+        assert locks.holder(lock) == caught.value.holder
         assert len(claims(lock)) == 1
     assert claims(lock) == []
+    assert locks.holder(lock) is None
     with locks.held(lock):
         pass
 

@@ -99,6 +99,9 @@ def test_a_file_is_replaced_whole_or_stays(folder):
         file.write(b"two")
         assert path.read_bytes() == b"one"
     assert path.read_bytes() == b"two"
+    files.write_text(path, "much longer")
+    files.write_text(path, "two")
+    assert path.read_bytes() == b"two"
     for error in (ValueError("broken"), KeyboardInterrupt()):
         with pytest.raises(type(error)), files.replacing(path) as file:
             file.write(b"three")

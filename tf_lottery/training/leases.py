@@ -1,14 +1,12 @@
 """Leases: locks on filesystems that have none. A holder says again and again that it is alive."""
 
 import contextlib
-import json
 import os
 import random
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 
 from tf_lottery import files, paths
 
@@ -39,21 +37,24 @@ class Lease:
     def take(self) -> str | None:
         """Takes the lease; or returns, for people, who has it."""
         for _ in range(_TRIES):
-            self._write(holds=False)
-            others = list(self._others())
-            if not others:
-                self._write(holds=True)
-                self._renewing.start()
-                return None
-            self._claim.unlink(missing_ok=True)
-            if any(other["holds"] for other in others):
+            others = self._others()
+            if not _is_held(others):
+                self._write(holds=False)
+                others = self._others()
+                if not others:
+                    self._write(holds=True)
+                    self._renewing.start()
+                    return None
+                self._claim.unlink(missing_ok=True)
+            if _is_held(others):
                 break
             time.sleep(random.uniform(0, 1))  # one of those that came together is the first next time
-        other = max(others, key=lambda other: other["holds"])
-        return (
-            f"process {other['pid']} on {other['host']}, heard of {time.time() - other['time']:.0f} seconds "
-            f"ago; after {_LIFE:.0f} it is taken for dead"
-        )
+        return _told(others)
+
+    def holder(self) -> str | None:
+        """Returns, for people, who has the lease or is about to take it; None if nobody."""
+        others = self._others()
+        return _told(others) if others else None
 
     def release(self) -> None:
         self._released.set()
@@ -71,15 +72,19 @@ class Lease:
         }
         files.write_json(self._claim, claim)
 
-    def _others(self) -> Iterator[dict]:
+    def _others(self) -> list[dict]:
+        """Returns the claims of others that are alive; removes those of others that are not."""
+        found = []
         for path in self._folder.glob("*.json"):
+            if path == self._claim:
+                continue
             with contextlib.suppress(FileNotFoundError):  # withdrawn since
-                if path != self._claim:
-                    claim = json.loads(path.read_bytes())
-                    if _is_alive(claim):
-                        yield claim
-                    else:
-                        path.unlink()
+                claim = files.read_json(path)
+                if _is_alive(claim):
+                    found.append(claim)
+                else:
+                    path.unlink()
+        return found
 
     def _renew(self) -> None:
         while not self._released.wait(_RENEWED):
@@ -87,6 +92,16 @@ class Lease:
                 if not self._claim.exists():
                     return
                 self._write(holds=True)
+
+
+def _is_held(claims: list[dict]) -> bool:
+    return any(claim["holds"] for claim in claims)
+
+
+def _told(claims: list[dict]) -> str:
+    claim = max(claims, key=lambda claim: claim["holds"])
+    ago, dead = time.time() - claim["time"], f"taken for dead after {_LIFE:.0f} s"
+    return f"process {claim['pid']} on {claim['host']}, alive {ago:.0f} s ago; {dead}"
 
 
 def _is_alive(claim: dict) -> bool:

@@ -47,6 +47,20 @@ def held(path: str | os.PathLike[str], *, wait: float = 0) -> Iterator[None]:
         yield
 
 
+def holder(path: str | os.PathLike[str]) -> str | None:
+    """Returns, for people, which process has a lock; None if none has it."""
+    path = paths.path(path)
+    if isinstance(path, paths.RemotePath):
+        return Lease(path).holder()
+    if not path.exists():
+        return None
+    try:
+        with held(path):
+            return None
+    except InUse as error:
+        return error.holder
+
+
 @contextlib.contextmanager
 def _lease(path: paths.RemotePath, wait: float) -> Iterator[None]:
     lease, until = Lease(path), time.monotonic() + wait

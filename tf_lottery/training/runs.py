@@ -137,14 +137,7 @@ class ReplicateStore:
 
     def holder(self) -> str | None:
         """Returns which process works on it, if any."""
-        lock = self.path / locks.LOCK
-        if not lock.exists():
-            return None
-        try:
-            with locks.held(lock):
-                return None
-        except locks.InUse as error:
-            return error.holder
+        return locks.holder(self.path / locks.LOCK)
 
     def holds(self, networks: Iterable[tuple[int, str]]) -> bool:
         """Whether all these networks, of a level and an arm each, are trained."""
