@@ -16,7 +16,7 @@ _NOISE = re.compile(
 
 @contextlib.contextmanager
 def dropped() -> Iterator[None]:
-    """Drops what TensorFlow prints on every machine when the block imports it and it looks for devices.
+    """Drops what TensorFlow prints on every machine while the block imports it and it looks for devices.
 
     A child process reads standard error meanwhile and passes on everything else, at once:
     also the last words of a TensorFlow that brings this process down.
@@ -35,8 +35,6 @@ def dropped() -> Iterator[None]:
     os.close(writer)
     try:
         yield
-        if "tensorflow" in sys.modules:
-            sys.modules["tensorflow"].config.list_logical_devices()
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)

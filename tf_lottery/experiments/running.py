@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 
+from tf_lottery import paths
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments import flags, jobs, noise, workdirs
 from tf_lottery.experiments.config import ExperimentConfig
@@ -24,7 +25,9 @@ def run(words: list[str]) -> int:
         return _follow(study)
     folders = workdirs.folders(study, workdir)
     alone, in_use = "" in study, 0
-    with noise.dropped():  # TensorFlow looks at a folder that is not local
+    with noise.dropped():
+        if isinstance(paths.path(workdir), paths.RemotePath):  # TensorFlow looks at it
+            _start(next(iter(study.values())), tpu)
         claims = {name: workdirs.claims(config, folders[name]) for name, config in study.items()}
         for shared in claims.values():
             shared.directory.check()
@@ -86,18 +89,24 @@ def _train_here(
     config: ExperimentConfig, folder: str, replicates: list[int] | None = None, tpu: str = ""
 ) -> None:
     with noise.dropped():
+        _start(config, tpu)
         import tensorflow as tf
 
         from tf_lottery.experiments import driver
-
-        strategies.make(config.strategy, tpu)
-        tf.config.list_logical_devices()
     try:
         driver.run(config, folder, replicates, tpu)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         raise ValueError(
             "Out of memory: lower config.train.batch_size, or take a smaller network."
         ) from error
+
+
+def _start(config: ExperimentConfig, tpu: str) -> None:
+    """Has TensorFlow look for its devices, for which the strategy may have to come first."""
+    import tensorflow as tf
+
+    strategies.make(config.strategy, tpu)
+    tf.config.list_logical_devices()
 
 
 def _report(folder: str) -> str:

@@ -79,7 +79,8 @@ class TicketTuner(RunTuner):
         oracle: `"random"`; `"bayesian"`, a third of whose trials are random; `"hyperband"`, whose trials are
             trained for a ninth, a third or all of `epochs` or `steps`, the best ones of each longer (a
             `rewind_step` has to lie in the shortest, and 23 trials are one round of it); or an oracle of
-            KerasTuner's with `objective=keras_tuner.Objective("density", "min")` or `("accuracy", "max")`. Such a one is saved as KerasTuner does, in place.
+            KerasTuner's with `objective=keras_tuner.Objective("density", "min")` or `("accuracy", "max")`.
+            Such a one is saved as KerasTuner does, in place.
         objective: `"density"` or `"accuracy"`.
         target_density: the share of the weights that each trial prunes to, in (0, 1).
         trials: at most how many; more may be asked for later.
