@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from cluster import finish, start
+from image_sets import photograph, store
 
 _PROGRAM = """
 import sys
@@ -108,17 +109,17 @@ def test_a_killed_worker_stops_the_others_and_all_go_on(tmp_path):
     assert [status for status, _, _ in ended] == [0, 0], ended
     assert "Goes on in" in ended[0][1]
     assert not ended[1][1]
-    assert _close(alone, together)
+    assert _close(alone, together, networks=2 * (3 + 2))
     # Which devices did it is not of the results: a run may go on with others.
     assert "strategy" not in json.loads((together / "config.json").read_text())
 
 
-def _close(alone, together):
+def _close(alone, together, networks):
     """Whether two runs come to the same networks, weights to 1e-5."""
     from tf_lottery.training import recorded
 
     ones, others = recorded.networks(alone), recorded.networks(together)
-    assert len(ones) == len(others) == 2 * (3 + 2)
+    assert len(ones) == len(others) == networks
     for one, other in zip(ones, others):
         for path, mask in one.mask().items():
             np.testing.assert_array_equal(other.mask()[path], mask)
@@ -127,3 +128,30 @@ def _close(alone, together):
             np.testing.assert_allclose(other_end[path], weights, atol=1e-5)
         assert os.path.exists(other.folder / "ticket.safetensors") == (one.result.arm == "ticket")
     return True
+
+
+def test_workers_share_images_that_stream(tmp_path):
+    """Each decodes its part of every batch; evaluation batches need not be even."""
+    store(tmp_path / "data", "photographs", photograph, (None, None, 3), sizes=(90, 13))
+    words = [
+        "-m",
+        "tf_lottery",
+        "run",
+        "--config.data.name=photographs",
+        f"--config.data.data_dir={tmp_path / 'data'}",
+        "--config.data.image_size=8",
+        "--config.data.validation_size=21",
+        "--config.network.name=mlp:4",
+        "--config.train.augment=random_resized_crop",
+        "--config.train.optimizer=sgd",
+        "--config.train.learning_rate=0.01",
+        "--config.train.batch_size=8",
+        "--config.train.steps=20",
+        "--config.prune.levels=1",
+        "--config.flavour=keras",
+    ]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    for count, workdir in ((1, alone), (2, together)):
+        ended = finish(start(count, *words, f"--workdir={workdir}"))
+        assert [status for status, _, _ in ended] == [0] * count, ended
+    assert _close(alone, together, networks=3)

@@ -84,11 +84,10 @@ class Loop:
             `reset_metrics`, `loss` among them.
         """
         parts = [batches] if isinstance(batches, np.ndarray) else batches
+        share = (0, 1) if self._stream is None else self._stream.share
         for part in parts:
-            self.replicas.check(
-                tf.nest.flatten(part)[0].shape[1] * (self._stream.share[1] if self._stream else 1)
-            )
-            logs = self._call("_train", self._train_data, *self._chunk_of(part, self.chunk, self._stream))
+            self.replicas.check(tf.nest.flatten(part)[0].shape[1] * share[1])
+            logs = self._call("_train", self._train_data, *self._chunk_of(part, self.chunk, share))
         return _floats(logs)
 
     def reset_metrics(self) -> None:
