@@ -1,7 +1,8 @@
 """Leases, between threads and between lives of a process."""
 
-import json
+import dataclasses
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,8 +11,9 @@ import time
 
 import pytest
 
-from tf_lottery import files, paths
+from tf_lottery import paths
 from tf_lottery.training import leases, locks
+from tf_lottery.training.leases import Claim
 
 ME = f"process {os.getpid()} on {socket.gethostname()}"
 
@@ -21,15 +23,19 @@ def lock(tmp_path):
     return paths.path(f"ram:/{tmp_path}/.lock")
 
 
+def files(lock):
+    return list(lock.glob("*"))
+
+
 def claims(lock):
-    return list(lock.glob("*.json"))
+    return [Claim.read(file.name) for file in files(lock)]
 
 
 def leave(lock, **changes):
-    """Leaves the claim of a process that holds the lease, with changes."""
-    with locks.held(lock):
-        claim = files.read_json(claims(lock)[0])
-    files.write_json(lock / "other.json", {**claim, **changes})
+    """Leaves the claim of a process that holds the lease, with changes; returns its name."""
+    name = dataclasses.replace(Claim.here("holds", "other"), **changes).name()
+    (lock / name).write_bytes(b"")
+    return name
 
 
 def ended():
@@ -62,7 +68,7 @@ def test_one_waits_for_the_other(lock):
     with locks.held(lock):
         with pytest.raises(locks.InUse), locks.held(lock, wait=0.2):
             pytest.fail("two hold it")
-        threading.Timer(0.5, lambda: [claim.unlink() for claim in claims(lock)]).start()
+        threading.Timer(0.5, lambda: [file.unlink() for file in files(lock)]).start()
         with locks.held(lock, wait=60):
             pass
 
@@ -92,14 +98,14 @@ def test_of_many_that_come_at_once_one_at_a_time_holds_it(lock):
     [
         ({}, True),
         ({"host": "elsewhere"}, True),
-        ({"processes": "pid:[1]", "pid": 0}, True),  # of another container
+        ({"processes": "1", "pid": 0}, True),  # of another container
         ({"pid": 1}, True),  # of another user, perhaps
         ({"pid": None}, False),
         ({"pid": None, "host": "elsewhere"}, True),
-        ({"host": "elsewhere", "time": -119}, True),
-        ({"host": "elsewhere", "time": -121}, False),
-        ({"time": -121}, False),
-        ({"host": "elsewhere", "holds": False}, True),
+        ({"host": "elsewhere", "said": -115}, True),
+        ({"host": "else & where", "said": -121}, False),
+        ({"said": -121}, False),
+        ({"host": "elsewhere", "state": "asks"}, True),
     ],
     ids=str,
 )
@@ -107,34 +113,38 @@ def test_whom_a_claim_holds_off(lock, monkeypatch, changes, is_alive):
     monkeypatch.setattr(leases.random, "uniform", lambda low, high: 0)
     if "pid" in changes:
         changes = {**changes, "pid": changes["pid"] or ended()}
-    if "time" in changes:
-        changes = {**changes, "time": time.time() + changes["time"]}
-    leave(lock, **changes)
+    if "said" in changes:
+        changes = {**changes, "said": time.time() + changes["said"]}
+    name = leave(lock, **changes)
     if is_alive:
-        with pytest.raises(locks.InUse, match=changes.get("host", socket.gethostname())), locks.held(lock):
+        told = f"process {changes.get('pid', os.getpid())} on {changes.get('host', socket.gethostname())}, "
+        assert locks.holder(lock).startswith(told)
+        with pytest.raises(locks.InUse, match=re.escape(told)), locks.held(lock):
             pytest.fail("two hold it")
-        assert [claim.name for claim in claims(lock)] == ["other.json"]
+        assert [file.name for file in files(lock)] == [name]
     else:
+        assert locks.holder(lock) is None
         with locks.held(lock):
-            assert "other.json" not in [claim.name for claim in claims(lock)]
+            assert name not in [file.name for file in files(lock)]
 
 
 def test_a_holder_shows_that_it_is_alive(lock, monkeypatch):
     monkeypatch.setattr(leases, "_RENEWED", 0.05)
     with locks.held(lock):
-        (claim,) = claims(lock)
-        before, until = files.read_json(claim), time.monotonic() + 60
-        while files.read_json(claim) == before and time.monotonic() < until:
+        before = after = claims(lock)[0]
+        until = time.monotonic() + 60
+        while after == before and time.monotonic() < until:
             time.sleep(0.01)
-        after = files.read_json(claim)
-        assert after["time"] > before["time"] and after["holds"]
-        assert {**after, "time": 0} == {**before, "time": 0}
+            after = max(claims(lock), key=lambda claim: claim.said)
+        assert after.said > before.said
+        assert dataclasses.replace(after, said=before.said) == before
+    assert files(lock) == []
 
 
 def test_a_holder_that_was_taken_for_dead_does_not_come_back(lock, monkeypatch):
     monkeypatch.setattr(leases, "_RENEWED", 0.05)
     with locks.held(lock):
-        claims(lock)[0].unlink()
+        files(lock)[0].unlink()
         with locks.held(lock):
             time.sleep(0.3)
             assert len(claims(lock)) == 1
@@ -142,19 +152,18 @@ def test_a_holder_that_was_taken_for_dead_does_not_come_back(lock, monkeypatch):
 
 def test_a_network_that_is_away_for_a_moment(lock, monkeypatch):
     monkeypatch.setattr(leases, "_RENEWED", 0.05)
-    tried, write = threading.Event(), leases.Lease._write
+    tried, write = threading.Event(), paths.RemotePath.write_bytes
 
-    def fail_once(lease, holds):
+    def fail_once(path, content):
         if not tried.is_set():
             tried.set()
             raise OSError("the network is away")
-        write(lease, holds)
+        write(path, content)
 
     with locks.held(lock):
-        (claim,) = claims(lock)
-        before = claim.read_bytes()
-        monkeypatch.setattr(leases.Lease, "_write", fail_once)
+        before = claims(lock)
+        monkeypatch.setattr(paths.RemotePath, "write_bytes", fail_once)
         until = time.monotonic() + 60
-        while claim.read_bytes() == before and time.monotonic() < until:
+        while claims(lock) == before and time.monotonic() < until:
             time.sleep(0.01)
-        assert tried.is_set() and json.loads(claim.read_bytes())["holds"]
+        assert tried.is_set() and max(claim.said for claim in claims(lock)) > before[0].said

@@ -13,6 +13,7 @@ from typing import Any
 
 from tf_lottery import names
 
+_PART = 2**20  # bytes
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 # What a path on another filesystem begins with after pathlib has made one slash of its two.
 _MANGLED = re.compile(r"(gs|s3|hdfs|ram|file):/")
@@ -94,7 +95,8 @@ class RemotePath(os.PathLike[str]):
 
     def read_bytes(self) -> bytes:
         with os_errors(self), _gfile().GFile(str(self), "rb") as file:
-            return file.read()
+            # In parts: all at once is as much as a cache says that there is, be it older than the file.
+            return b"".join(iter(lambda: file.read(_PART), b""))
 
     def write_bytes(self, content: bytes) -> None:
         with os_errors(self), _gfile().GFile(str(self), "wb") as file:

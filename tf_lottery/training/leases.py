@@ -1,26 +1,86 @@
 """Leases: locks on filesystems that have none. A holder says again and again that it is alive."""
 
 import contextlib
+import dataclasses
 import os
 import random
 import socket
 import threading
 import time
+import urllib.parse
 import uuid
 
-from tf_lottery import files, paths
+from tf_lottery import paths
 
 _RENEWED = 20.0  # seconds from one sign of life to the next
 _LIFE = 120.0  # seconds without one after which a holder is taken for dead
 _TRIES = 5  # of processes that come at the same moment
+_ASKS, _HOLDS = "asks", "holds"
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """What a process says of itself: the name of an empty file.
+
+    A name is never half-written, nor out of date in a cache, as what is in a file can be.
+
+    Attributes:
+        state: `"asks"` or `"holds"`.
+        said: when, in seconds since 1970.
+        pid: of the process.
+        processes: which processes there are to it, where that can be told: containers on one host may
+            share its name, and not those.
+        host: its name.
+        lease: what tells apart several of one process.
+    """
+
+    state: str
+    said: float
+    pid: int
+    processes: str
+    host: str
+    lease: str
+
+    @classmethod
+    def here(cls, state: str, lease: str) -> "Claim":
+        """Returns what this process says now."""
+        try:
+            processes = str(os.stat("/proc/self/ns/pid").st_ino)
+        except OSError:
+            processes = ""
+        return cls(state, round(time.time(), 3), os.getpid(), processes, socket.gethostname(), lease)
+
+    @classmethod
+    def read(cls, name: str) -> "Claim":
+        fields = (urllib.parse.unquote(part) for part in name.split("&"))
+        kinds = {field.name: field.type for field in dataclasses.fields(cls)}
+        return cls(*(kind(part) for kind, part in zip(kinds.values(), fields, strict=True)))
+
+    def name(self) -> str:
+        return "&".join(urllib.parse.quote(str(part), safe="") for part in dataclasses.astuple(self))
+
+    def is_alive(self) -> bool:
+        here = Claim.here(_ASKS, "")
+        if (self.host, self.processes) == (here.host, here.processes):
+            try:
+                os.kill(self.pid, 0)
+            except ProcessLookupError:
+                return False
+            except PermissionError:  # of another user
+                pass
+        return here.said - self.said < _LIFE
+
+    def __str__(self) -> str:
+        ago, dead = time.time() - self.said, f"taken for dead after {_LIFE:.0f} s"
+        return f"process {self.pid} on {self.host}, alive {ago:.0f} s ago; {dead}"
 
 
 class Lease:
-    """A claim on what several processes share: a file among those of others, renewed by a thread.
+    """A claim on what several processes share, beside those of others, renewed by a thread.
 
-    Everybody writes a claim first and looks then who else has one; whoever sees another withdraws. So
+    Everybody makes a claim first and looks then who else has one; whoever sees another withdraws. So
     two never have the lease at once where a folder lists what was written before, as object stores do.
-    A claim of a process that has ended on this machine counts for nothing, and one of another machine
+    A claim of a process that has ended on this machine counts for nothing, nor does one of another machine
     that was not renewed for two minutes: their clocks must agree to a minute. A process that was suspended
     for longer finds its claim gone, and renews it no more.
 
@@ -30,22 +90,24 @@ class Lease:
 
     def __init__(self, folder: paths.RemotePath):
         self._folder = folder
-        self._claim = folder / f"{uuid.uuid4().hex}.json"
+        self._name = uuid.uuid4().hex
+        self._file: paths.RemotePath | None = None
         self._released = threading.Event()
         self._renewing = threading.Thread(target=self._renew, daemon=True)
 
     def take(self) -> str | None:
         """Takes the lease; or returns, for people, who has it."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         for _ in range(_TRIES):
             others = self._others()
             if not _is_held(others):
-                self._write(holds=False)
+                self._say(_ASKS)
                 others = self._others()
                 if not others:
-                    self._write(holds=True)
+                    self._say(_HOLDS)
                     self._renewing.start()
                     return None
-                self._claim.unlink(missing_ok=True)
+                self._file.unlink(missing_ok=True)
             if _is_held(others):
                 break
             time.sleep(random.uniform(0, 1))  # one of those that came together is the first next time
@@ -60,64 +122,39 @@ class Lease:
         self._released.set()
         self._renewing.join()
         with contextlib.suppress(OSError):
-            self._claim.unlink()
+            self._file.unlink()
 
-    def _write(self, holds: bool) -> None:
-        claim = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "processes": _processes(),
-            "time": time.time(),
-            "holds": holds,
-        }
-        files.write_json(self._claim, claim)
+    def _say(self, state: str) -> None:
+        file = self._folder / Claim.here(state, self._name).name()
+        file.write_bytes(b"")
+        before, self._file = self._file, file
+        if before:
+            before.unlink(missing_ok=True)
 
-    def _others(self) -> list[dict]:
-        """Returns the claims of others that are alive; removes those of others that are not."""
+    def _others(self) -> list[Claim]:
+        """Returns the claims of others that are alive; removes those that are not."""
         found = []
-        for path in self._folder.glob("*.json"):
-            if path == self._claim:
+        for file in self._folder.glob("*&*"):
+            claim = Claim.read(file.name)
+            if claim.lease == self._name:
                 continue
-            with contextlib.suppress(FileNotFoundError):  # withdrawn since
-                claim = files.read_json(path)
-                if _is_alive(claim):
-                    found.append(claim)
-                else:
-                    path.unlink()
+            if claim.is_alive():
+                found.append(claim)
+            else:
+                file.unlink(missing_ok=True)
         return found
 
     def _renew(self) -> None:
         while not self._released.wait(_RENEWED):
             with contextlib.suppress(OSError):  # a network that is away may come back
-                if not self._claim.exists():
+                if not self._file.exists():
                     return
-                self._write(holds=True)
+                self._say(_HOLDS)
 
 
-def _is_held(claims: list[dict]) -> bool:
-    return any(claim["holds"] for claim in claims)
+def _is_held(claims: list[Claim]) -> bool:
+    return any(claim.state == _HOLDS for claim in claims)
 
 
-def _told(claims: list[dict]) -> str:
-    claim = max(claims, key=lambda claim: claim["holds"])
-    ago, dead = time.time() - claim["time"], f"taken for dead after {_LIFE:.0f} s"
-    return f"process {claim['pid']} on {claim['host']}, alive {ago:.0f} s ago; {dead}"
-
-
-def _is_alive(claim: dict) -> bool:
-    if (claim["host"], claim["processes"]) == (socket.gethostname(), _processes()):
-        try:
-            os.kill(claim["pid"], 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:  # of another user
-            pass
-    return time.time() - claim["time"] < _LIFE
-
-
-def _processes() -> str:
-    """Returns which processes this one sees: containers on one host may share its name, and not those."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
+def _told(claims: list[Claim]) -> str:
+    return str(max(claims, key=lambda claim: claim.state))
