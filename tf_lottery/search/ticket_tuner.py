@@ -76,10 +76,11 @@ class TicketTuner(RunTuner):
             Initial weights are what it draws: give initializers a seed for equal results.
         options: takes `hp` too, and returns arguments of `find_ticket`. Whatever it asks of `hp` is searched.
         workdir: the folder for all this.
-        oracle: `"random"`; `"bayesian"`, a third of whose trials are random; `"hyperband"`, whose trials are
-            trained for a ninth, a third or all of `epochs` or `steps`, the best ones of each longer (a
-            `rewind_step` has to lie in the shortest, and 23 trials are one round of it); or an oracle of KerasTuner's with `objective=keras_tuner.Objective("density", "min")`, or
-            `("accuracy", "max")`. Such a one is saved as KerasTuner does, in place.
+        oracle: `"random"`; `"bayesian"`, which begins with five random trials or a third; `"hyperband"`,
+            whose trials are trained for a ninth, a third or all of `epochs` or `steps`, the best ones of each
+            longer: 23 trials are one round, and a `rewind_step` has to lie in the shortest training. Or an
+            oracle of KerasTuner's with `objective=keras_tuner.Objective("density", "min")`, or `"accuracy"`
+            and `"max"`, which goes on after a stop as far as it keeps what it needs.
         objective: `"density"` or `"accuracy"`.
         target_density: the share of the weights that each trial prunes to, in (0, 1).
         trials: at most how many; more may be asked for later.
