@@ -46,6 +46,7 @@ is the chief (id chief) or one of its workers (any other id). Config entries: tf
 """
 
 
+_ORACLES = ("random", "bayesian", "hyperband")
 _OBJECTIVES = {
     "density": "the lowest density that matches, down to {:.3g} %",
     "accuracy": "the best validation accuracy at {:.3g} % density",
@@ -88,6 +89,7 @@ def parse(words: Sequence[str]) -> Request:
     if "" not in study:
         raise flags.UsageError(f"tune takes one experiment, and the file has several: {', '.join(study)}.")
     space = flags.function_of(words, "tune") or default_space
+    names.find(values.oracle, dict.fromkeys(_ORACLES), "oracle")
     names.find(values.objective, _OBJECTIVES, "objective")
     chosen = (values.oracle, values.objective, values.target_density, values.trials)
     return Request(study[""], space, workdir, *chosen)
