@@ -18,11 +18,7 @@ from tf_lottery.search import ticket_tuner
 from tf_lottery.training import recorded
 from tf_lottery.training.runs import ReplicateStore
 
-pytestmark = [
-    pytest.mark.usefixtures("no_xla", "alone"),
-    pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),  # in KerasTuner
-    pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("no_xla", "alone")
 SHORT = {"steps": 12, "eval_every": 4, "verbose": 0}
 GIVEN = {"trials": 4, "target_density": 0.4}
 

@@ -17,14 +17,11 @@ from tf_lottery import cli
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments import flags, tuning
 from tf_lottery.experiments.config import ExperimentConfig
+from tf_lottery.experiments.experiment import copy_of
 from tf_lottery.experiments.experiment_tuner import ExperimentTuner
 from tf_lottery.training import recorded
 
-pytestmark = [
-    pytest.mark.usefixtures("no_xla", "alone"),
-    pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),  # in KerasTuner
-    pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("no_xla", "alone")
 FILE = """
 from tf_lottery.experiments.config import ExperimentConfig
 
@@ -295,14 +292,14 @@ def test_the_default_space_is_around_every_config_and_valid_all_over(path):
     except flags.UsageError as error:
         assert "tune takes one experiment" in str(error)
         return
-    config = tuning.copy_of(request.config)
+    config = copy_of(request.config)
     tuning.default_space(config, keras_tuner.HyperParameters())
     assert config == request.config
     for seed in range(20):
         hp = keras_tuner.HyperParameters()
-        tuning.default_space(tuning.copy_of(request.config), hp)
+        tuning.default_space(copy_of(request.config), hp)
         hp.values = {h.name: h.random_sample(seed + n) for n, h in enumerate(hp.space)}
-        config = tuning.copy_of(request.config)
+        config = copy_of(request.config)
         tuning.default_space(config, hp)
         config_module.validate(config)
         assert config.prune.rewind_step < config.train.steps / 9  # Hyperband's shortest
@@ -315,7 +312,7 @@ def test_a_space_may_veto_a_trial(tmp_path):
             raise keras_tuner.errors.FailedTrialError("Too large.")
 
     tuner = ExperimentTuner(
-        tuning.copy_of(ExperimentConfig()), space, workdir=str(tmp_path / "w"), oracle="random",
+        copy_of(ExperimentConfig()), space, workdir=str(tmp_path / "w"), oracle="random",
         objective="density", target_density=0.5, trials=2,
     )  # fmt: skip
     hp = keras_tuner.HyperParameters()
