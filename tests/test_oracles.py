@@ -8,10 +8,6 @@ import pytest
 
 from tf_lottery.search import oracles
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),  # in KerasTuner
-    pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
-]
 DENSITY = keras_tuner.Objective("density", "min")
 
 

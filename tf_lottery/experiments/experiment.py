@@ -198,6 +198,13 @@ def recorded_config(workdir: str | os.PathLike[str]) -> ExperimentConfig:
         return config_of(entries)
 
 
+def copy_of(config: ExperimentConfig) -> ExperimentConfig:
+    """Returns a config with the same entries, not frozen."""
+    entries = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    sections = {n: dataclasses.replace(e) for n, e in entries.items() if dataclasses.is_dataclass(e)}
+    return ExperimentConfig(**{**entries, **sections})
+
+
 def is_config(entries: Mapping[str, Any]) -> bool:
     """Whether these are the entries of a config, or what find_ticket writes in its place."""
     return "network" in entries

@@ -3,16 +3,18 @@
 import gc
 import math
 import pathlib
+from collections.abc import Callable
 
 import keras_tuner
 
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments import driver, flags
 from tf_lottery.experiments.config import ExperimentConfig
-from tf_lottery.experiments.experiment import Experiment
-from tf_lottery.experiments.tuning import Space, copy_of
+from tf_lottery.experiments.experiment import Experiment, copy_of
 from tf_lottery.search.tuner import RunTuner
 from tf_lottery.tickets import pruning
+
+Space = Callable[[ExperimentConfig, keras_tuner.HyperParameters], None]
 
 
 class ExperimentTuner(RunTuner):

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
@@ -16,9 +16,8 @@ from tf_lottery.experiments.config import ExperimentConfig
 if TYPE_CHECKING:
     import keras_tuner
 
-    from tf_lottery.experiments.experiment_tuner import ExperimentTuner
+    from tf_lottery.experiments.experiment_tuner import ExperimentTuner, Space
 
-Space = Callable[[ExperimentConfig, "keras_tuner.HyperParameters"], None]
 HELP = """\
   tf-lottery tune [--config=FILE] [--config.ENTRY=VALUE ...] [--workdir=DIR] [--FLAG=VALUE ...]
 
@@ -46,6 +45,7 @@ is the chief (id chief) or one of its workers (any other id). Config entries: tf
 """
 
 
+_ORACLES = ("random", "bayesian", "hyperband")
 _OBJECTIVES = {
     "density": "the lowest density that matches, down to {:.3g} %",
     "accuracy": "the best validation accuracy at {:.3g} % density",
@@ -57,7 +57,7 @@ class Request:
     """What a `tf-lottery tune` asks for."""
 
     config: ExperimentConfig
-    space: Space
+    space: "Space"
     workdir: str
     oracle: str
     objective: str
@@ -88,6 +88,7 @@ def parse(words: Sequence[str]) -> Request:
     if "" not in study:
         raise flags.UsageError(f"tune takes one experiment, and the file has several: {', '.join(study)}.")
     space = flags.function_of(words, "tune") or default_space
+    names.find(values.oracle, dict.fromkeys(_ORACLES), "oracle")
     names.find(values.objective, _OBJECTIVES, "objective")
     chosen = (values.oracle, values.objective, values.target_density, values.trials)
     return Request(study[""], space, workdir, *chosen)
@@ -125,14 +126,6 @@ def default_space(config: ExperimentConfig, hp: "keras_tuner.HyperParameters") -
         if prune.scope != "layer" and prune.output_fraction:
             # Weights of all layers compete; and it is known when the target density is reached.
             prune.output_fraction = prune.fraction
-
-
-def copy_of(config: ExperimentConfig) -> ExperimentConfig:
-    """Returns a config with the same entries, to be changed."""
-    entries = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return ExperimentConfig(
-        **{name: dataclasses.replace(e) if dataclasses.is_dataclass(e) else e for name, e in entries.items()}
-    )
 
 
 def announcement(request: Request) -> str:

@@ -75,12 +75,13 @@ class TicketTuner(RunTuner):
             Keras; or a `keras_tuner.HyperModel`. Let its defaults be a good model: they make the reference.
             Initial weights are what it draws: give initializers a seed for equal results.
         options: takes `hp` too, and returns arguments of `find_ticket`. Whatever it asks of `hp` is searched.
+            None is `ticket_options`: prune_fraction, criterion, scope and rewind_step.
         workdir: the folder for all this.
-        oracle: `"random"`; `"bayesian"`, a third of whose trials are random; `"hyperband"`, whose trials are
-            trained for a ninth, a third or all of `epochs` or `steps`, the best ones of each longer (a
-            `rewind_step` has to lie in the shortest, and 23 trials are one round of it); or an oracle of
-            KerasTuner's with `objective=keras_tuner.Objective("density", "min")` or `("accuracy", "max")`.
-            Such a one is saved as KerasTuner does, in place.
+        oracle: `"random"`; `"bayesian"`, which begins with five random trials or a third; `"hyperband"`,
+            whose trials are trained for a ninth, a third or all of `epochs` or `steps`, the best ones of each
+            longer: 23 trials are one round, and a `rewind_step` has to lie in the shortest training. Or an
+            oracle of KerasTuner's with `objective=keras_tuner.Objective("density", "min")`, or `"accuracy"`
+            and `"max"`, which goes on after a stop as far as it keeps what it needs.
         objective: `"density"` or `"accuracy"`.
         target_density: the share of the weights that each trial prunes to, in (0, 1).
         trials: at most how many; more may be asked for later.
@@ -112,7 +113,7 @@ class TicketTuner(RunTuner):
     def __init__(
         self,
         build: Callable[[keras_tuner.HyperParameters], Any] | keras_tuner.HyperModel,
-        options: Options = ticket_options,
+        options: Options | None = None,
         *,
         workdir: str | os.PathLike[str],
         oracle: str | keras_tuner.Oracle = "random",
@@ -122,7 +123,7 @@ class TicketTuner(RunTuner):
         seed: int = 0,
     ) -> None:
         self._build = build.build if isinstance(build, keras_tuner.HyperModel) else build
-        self._options = options
+        self._options = options or ticket_options
         super().__init__(
             self._explored,
             workdir=workdir,

@@ -1,6 +1,7 @@
 """Tuning: trials of KerasTuner's, each of which is a run directory."""
 
 import contextlib
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -221,7 +222,12 @@ class RunTuner(base_tuner.BaseTuner):
             with self._directory.one_at_a_time():
                 self.say(f"{name}: the dense network")
                 self.train_reference(folder, share, **self._arguments)
-            self._references[share] = _results(folder)
+            self._references[share] = results = _results(folder)
+            if self._objective == "accuracy" and math.isnan(results[0].final_validation_accuracy):
+                raise ValueError(
+                    "objective='accuracy' needs a model with one: compile it with metrics=['accuracy'], or "
+                    "pass objective='density', which goes by the loss where there is none."
+                )
         return self._references[share]
 
     def _share(self, trial: Any) -> float:

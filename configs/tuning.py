@@ -1,0 +1,29 @@
+"""Which training and which pruning give the sparsest tickets? LeNet-300-100 on handwritten digits, tuned.
+
+Papers: the lottery ticket hypothesis, https://arxiv.org/abs/1803.03635, whose appendix G goes through
+learning rates by hand; late rewinding, https://arxiv.org/abs/1912.05671.
+
+    tf-lottery tune --config=configs/tuning.py --workdir=runs/tuning --oracle=bayesian --trials=15
+    tf-lottery run --config=configs/tuning.py --workdir=runs/untuned      # the same without a search
+
+TIME minutes
+"""
+
+from typing import TYPE_CHECKING
+
+from tf_lottery.experiments.config import ExperimentConfig, TrainConfig
+from tf_lottery.experiments.tuning import default_space
+
+if TYPE_CHECKING:
+    import keras_tuner
+
+
+def get_config() -> ExperimentConfig:
+    """Returns the digits experiment with two thirds of its steps."""
+    return ExperimentConfig(train=TrainConfig(steps=1000))
+
+
+def tune(config: ExperimentConfig, hp: "keras_tuner.HyperParameters") -> None:
+    """Sets what is searched by default, and the batch size."""
+    default_space(config, hp)
+    config.train.batch_size = hp.Choice("train.batch_size", [30, 60, 120], default=60)
