@@ -61,18 +61,8 @@ def crop_flip(keras: ModuleType) -> type:
             import tensorflow as tf
 
             number, (height, width) = tf.shape(images)[0], images.shape[1:3]
-            # Each replica draws for the whole batch, and takes what is for its part.
-            replica = tf.distribute.get_replica_context()
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            # One algorithm by name: left to itself, TensorFlow draws otherwise on each kind of device.
             seed = tf.convert_to_tensor(self.state)
-            # As bits: fractions come in another order where XLA draws them.
-            shape, bits = (3, number * replicas, 1), tf.uint32
-            drawn = tf.random.stateless_uniform(shape, seed, None, None, bits, alg="philox")
-            drawn = tf.cast(tf.bitwise.right_shift(drawn, tf.constant(8, bits)), tf.float32) * 2.0**-24
-            if replicas > 1:
-                drawn = tf.slice(drawn, [0, number * replica.replica_id_in_sync_group, 0], [3, number, 1])
-            top, left, flip = tf.unstack(drawn)
+            top, left, flip = tf.unstack(_drawn(seed, number))
             self.state.assign(seed + [0, 1])
             rows = tf.range(height) + tf.cast(top * (2 * _PAD + 1), tf.int32)
             columns = tf.where(flip < 0.5, tf.range(width)[::-1], tf.range(width))
@@ -81,3 +71,20 @@ def crop_flip(keras: ModuleType) -> type:
             return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
 
     return keras.saving.register_keras_serializable("tf_lottery")(CropFlip)
+
+
+def _drawn(seed: Any, number: Any) -> Any:
+    """Returns numbers in [0, 1) of shape (3, number, 1), for the images of this replica's part of a batch."""
+    import tensorflow as tf
+
+    # Each replica draws for the whole batch, and takes what is for its part.
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    # One algorithm by name: left to itself, TensorFlow draws otherwise on each kind of device. And bits,
+    # for fractions come in another order where XLA draws them.
+    shape, bits = (3, number * replicas, 1), tf.uint32
+    drawn = tf.random.stateless_uniform(shape, seed, None, None, bits, alg="philox")
+    drawn = tf.cast(tf.bitwise.right_shift(drawn, tf.constant(8, bits)), tf.float32) * 2.0**-24
+    if replicas == 1:
+        return drawn
+    first = number * tf.distribute.get_replica_context().replica_id_in_sync_group
+    return tf.slice(drawn, [0, first, 0], [3, number, 1])
