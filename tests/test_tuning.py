@@ -227,7 +227,8 @@ def test_wrong_words_are_told_without_tensorflow_and_leave_nothing(file, tmp_pat
     program = (
         "import sys\n"
         "from tf_lottery import cli\n"
-        "for word in ('--oracle=', '--trials=x', '--trial=3', '--objective=dens', '--config.train.step=3'):\n"
+        "for word in ('--oracle=', '--trials=x', '--trial=3', '--objective=dens', '--config.train.step=3',\n"
+        "    '--trials=0', '--target_density=5'):\n"
         "    cli.main(['tune', '--workdir=' + sys.argv[1], word])\n"
         "cli.main(['tune', '--config=configs/initializers.py', '--workdir=' + sys.argv[1]])\n"
         "cli.main(['tune', '--help'])\n"
@@ -243,7 +244,11 @@ def test_wrong_words_are_told_without_tensorflow_and_leave_nothing(file, tmp_pat
     assert "Unknown command line flag 'trial'. Did you mean: trials" in lines[2]
     assert "Unknown objective 'dens'. Did you mean 'density'?" in lines[3]
     assert "Unknown config entry 'train.step'. Did you mean 'train.steps'?" in lines[4]
-    assert "tune takes one experiment, and the file has several: glorot_normal, " in lines[5]
+    assert lines[5:7] == [
+        "tf-lottery: --trials must be 1 or more. Received 0.",
+        "tf-lottery: --target_density must be in (0, 1). Received 5.0.",
+    ]
+    assert "tune takes one experiment, and the file has several: glorot_normal, " in lines[7]
     assert "def tune(config, hp):" in done.stdout
     assert not (tmp_path / "w").exists()
 
@@ -275,9 +280,10 @@ def test_a_target_that_cannot_be_known_says_what_to_set(tmp_path, capsys):
     path.write_text(FILE + "    config.prune.scope = 'global'\n")
     message = refused(capsys, f"--config={path}", f"--workdir={tmp_path / 'w'}")
     assert "needs one fraction for all kernels" in message
-    assert message.endswith(
-        "In a config: prune.output_fraction as prune.fraction, or 0; prune.conv_fraction -1."
-    )
+    assert message.endswith("prune.output_fraction as prune.fraction, or 0; prune.conv_fraction -1.")
+    message = refused(capsys, "--config.data.name=digit", f"--workdir={tmp_path / 'w'}")
+    assert message.startswith("Unknown data set 'digit'. Did you mean 'digits'?")
+    assert not (tmp_path / "w").exists()
 
 
 def test_the_default_workdir_is_not_that_of_a_run():

@@ -44,7 +44,9 @@ class ExperimentTuner(RunTuner):
         target_density: float,
         trials: int,
     ):
-        self._config, self._space = config, space
+        self._config, self._space, self._target_density = config, space, target_density
+        # What is wrong with the data or the model shows here, before the workdir is touched.
+        self.pruned_to_target(self.config_of(keras_tuner.HyperParameters()))
         super().__init__(
             self.config_of,
             workdir=workdir,

@@ -90,6 +90,10 @@ def parse(words: Sequence[str]) -> Request:
     space = flags.function_of(words, "tune") or default_space
     names.find(values.oracle, dict.fromkeys(_ORACLES), "oracle")
     names.find(values.objective, _OBJECTIVES, "objective")
+    if not 0 < values.target_density < 1:
+        raise flags.UsageError(f"--target_density must be in (0, 1). Received {values.target_density}.")
+    if values.trials < 1:
+        raise flags.UsageError(f"--trials must be 1 or more. Received {values.trials}.")
     chosen = (values.oracle, values.objective, values.target_density, values.trials)
     return Request(study[""], space, workdir, *chosen)
 

@@ -1,11 +1,13 @@
 """KerasTuner's oracles, which say what is tried next, kept on the disk so that a search can go on."""
 
 import os
+import warnings
 from typing import Any
 
 import keras_tuner
 import numpy as np
 from keras_tuner import oracles
+from sklearn.exceptions import ConvergenceWarning
 
 from tf_lottery import files, names
 
@@ -41,7 +43,9 @@ class _Bayesian(_Kept, oracles.BayesianOptimizationOracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         # KerasTuner starts its draws anew when it goes on.
         self._random_state = np.random.RandomState(self.seed + len(self.trials))
-        return super().populate_space(trial_id)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # of lengths at their bounds
+            return super().populate_space(trial_id)
 
 
 class _Hyperband(_Kept, oracles.HyperbandOracle):
