@@ -12,7 +12,7 @@ import pytest
 
 from tf_lottery import cli
 from tf_lottery.analysis.findings import Findings
-from tf_lottery.experiments import commands, driver, stored, workdirs
+from tf_lottery.experiments import commands, driver, running, stored, workdirs
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments.analyses import report
 from tf_lottery.training import recorded, runs
@@ -324,9 +324,13 @@ def test_nobody_reads_what_is_printed():
 
 def test_what_is_announced_is_what_is_trained(workdir, monkeypatch):
     announced, trained = [], []
-    monkeypatch.setattr(
-        cli, "_announcement", lambda config, *_: announced.append(config_module.count_networks(config)) or ""
-    )
+
+    def announcement(config, *_):
+        announced.append(config_module.count_networks(config))
+        return ""
+
+    monkeypatch.setattr(running, "_announcement", announcement)
+
     monkeypatch.setattr(runs.ReplicateStore, "save", lambda self, network: trained.append(network.start.arm))
     words = ["--config.replicates=2", "--config.controls=reinit,shuffle", "--config.control_levels=0,2"]
     monkeypatch.setattr(report, "analyze", lambda folder: Findings(""))
