@@ -120,9 +120,9 @@ class RunTuner(base_tuner.BaseTuner):
 
     def search(self, **arguments: Any) -> None:
         """Runs trials until there are enough; of several processes the chief hands them to the others."""
-        self._arguments = arguments
+        self._arguments, self._references = arguments, {}
         if self._is_worker():
-            with chief.explained():
+            with chief.explained(), self._beating:
                 super().search()
             self._own_oracle.reload()  # what the chief has written
             return
