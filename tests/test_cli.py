@@ -12,7 +12,7 @@ import pytest
 
 from tf_lottery import cli
 from tf_lottery.analysis.findings import Findings
-from tf_lottery.experiments import commands, datasets, driver
+from tf_lottery.experiments import commands, datasets, driver, workdirs
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments.analyses import report
 from tf_lottery.training import recorded, runs
@@ -165,7 +165,8 @@ def test_a_workdir_of_another_config_is_refused_before_anything_is_done(capsys, 
 
 def test_a_workdir_in_use_is_refused(capsys, workdir, driven):
     driven(pytest.fail)
-    with runs.RunDirectory(workdir, {}).replicate(1).claimed():
+    directory = workdirs.directory(config_module.ExperimentConfig(), workdir).open()
+    with directory.replicate(1).claimed():
         message = refused(capsys, f"--workdir={workdir}")
     assert message.startswith(f"'{workdir}' is in use by another run (process {os.getpid()} on ")
 

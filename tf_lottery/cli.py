@@ -139,7 +139,7 @@ def _train(config: "ExperimentConfig", claims: "Claims", count: int, words: list
         _train_here(config, str(claims.directory.path))
         return 0
     left = "" if useful == count else ", one for each replicate that is left"
-    print(f"In {useful} processes{left}; threads of each: {jobs.threads(useful)}.", flush=True)
+    print(f"In {useful} processes{left}; cores of each: {len(jobs.cores_of(useful)[0])}.", flush=True)
     numbers = ",".join(map(str, claims.unfinished()))
     return jobs.run([numbers, *words], useful, len(free) * len(claims.networks))
 

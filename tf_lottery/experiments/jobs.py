@@ -8,18 +8,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import tqdm
 
 WORK = "work"  # the command that the processes are started with
-_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+_THREADS = "TF_NUM_INTRAOP_THREADS"
 
 
 def run(words: Sequence[str], count: int, networks: int) -> int:
     """Starts processes of the command `work`, and shows what they say, until all have ended.
 
-    They have the processor's cores in equal shares. They end with this process, however it
+    Each has its share of the processor's cores, see `cores_of`. They end with this process, however it
     ends; and all of them when one ends with an error, which is told once. The work of one
     that is killed is left to the others.
 
@@ -32,10 +32,10 @@ def run(words: Sequence[str], count: int, networks: int) -> int:
         The exit status: 0, or that of the process that failed.
     """
     said: queue.Queue[tuple[_Worker, str]] = queue.Queue()
-    environment = _environment(count)
+    environment = _environment()
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(contextlib.closing(_live_line(networks)))
-        workers = {_Worker(words, environment, stack, said) for _ in range(count)}
+        workers = {_Worker(words, environment, cores, stack, said) for cores in cores_of(count)}
         while workers:
             worker, line = said.get()
             if line:
@@ -63,10 +63,10 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def threads(count: int) -> int:
-    """Returns how many threads each of so many processes computes with."""
-    given = os.environ.get(_THREADS[0])
-    return int(given) if given else max(1, _cores() // count)
+def cores_of(count: int) -> list[set[int]]:
+    """Returns the cores that each of so many processes computes on: as many for each, as far as they go."""
+    cores = _cores()
+    return [set(cores[i::count]) or {cores[i % len(cores)]} for i in range(count)]
 
 
 class _Worker:
@@ -75,7 +75,8 @@ class _Worker:
     def __init__(
         self,
         words: Sequence[str],
-        environment: dict[str, str],
+        environment: Mapping[str, str],
+        cores: set[int],
         stack: contextlib.ExitStack,
         said: queue.Queue,
     ):
@@ -90,6 +91,9 @@ class _Worker:
                 text=True,
             )
         stack.callback(self._kill)
+        if hasattr(os, "sched_setaffinity"):  # on Linux; elsewhere all processes have all cores
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(self._process.pid, cores)
         threading.Thread(target=self._listen, args=[said], daemon=True).start()
 
     def end(self) -> tuple[int, str]:
@@ -127,15 +131,20 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _environment(count: int) -> dict[str, str]:
+def _environment() -> dict[str, str]:
+    # The number of threads is the same as in a single process, on fewer cores: how many parts TensorFlow
+    # adds a sum up in, and so its last bits, depends on it.
+    threads = {_THREADS: str(len(_cores()))}
     # What is imported here is imported there, whatever this process was started as.
     path = os.pathsep.join(map(os.path.abspath, sys.path))
-    return {**dict.fromkeys(_THREADS, str(threads(count))), **os.environ, "PYTHONPATH": path}
+    return {**threads, **os.environ, "PYTHONPATH": path}
 
 
-def _cores() -> int:
-    # Those that this process may use, where the system tells them.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _cores() -> list[int]:
+    """Returns the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def _live_line(networks: int) -> tqdm.tqdm:
