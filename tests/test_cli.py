@@ -65,7 +65,7 @@ def test_unknown_command(capsys):
     assert cli.main(["runn"]) == 1
     assert capsys.readouterr().err == (
         "tf-lottery: Unknown command 'runn'. Did you mean 'run'? "
-        f"There are: run, tune, {', '.join(commands.COMMANDS)}, help.\n"
+        f"There are: run, tune, import-data, {', '.join(commands.COMMANDS)}, help.\n"
     )
 
 

@@ -137,6 +137,8 @@ def test_a_signal_leaves_nothing(tmp_path, number):
         stderr=subprocess.PIPE,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         text=True,
+        # What runs in a shell's background, tests too, is deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "data").glob(".large-*/large/*")):

@@ -60,8 +60,8 @@ class KillsAt(Listener):
 def search(config, workdir, listener=None):
     experiment = Experiment(config)
     directory = RunDirectory(workdir, config_module.entries_of(config), checkpoint_seconds=0)
-    with directory.open():
-        list(experiment.search(directory.replicate(1), (listener,) if listener else ()))
+    with directory.open().replicate(1).claimed() as store:
+        list(experiment.search(store, (listener,) if listener else ()))
 
 
 def contents(path):
