@@ -1,6 +1,10 @@
 """Whole runs in TensorFlow's memory beside the same ones in a local folder: equal words, equal bytes."""
 
+import os
+import pathlib
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -110,6 +114,18 @@ def test_a_study_and_its_experiments_side_by_side(tmp_path, capsys):
     assert out.startswith("one\n\n") and "\ntwo\n\n" in out
     assert f"\n  {workdir}/figures/together.png\n" in out
     assert "figures/side_by_side.svg" in contents(workdir)
+
+
+def test_nothing_but_the_run_is_printed(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    environment["PYTHONPATH"] = str(pathlib.Path(__file__).parent.parent)
+    short = ["--config.replicates=1", "--config.prune.levels=0", "--config.train.steps=10"]
+    words = ["run", *TINY, *short, "--workdir=ram://run"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tf_lottery", *words], capture_output=True, text=True, env=environment
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Results go to ram://run.\n" in done.stdout and "\n  tf-lottery plot ram://run\n" in done.stdout
 
 
 def stopping_at(count, method):

@@ -132,8 +132,9 @@ def _default_workdir(stem: str, changed: dict[str, Any]) -> str:
 def help_text() -> str:
     """Returns the flags and every config entry with its default and meaning."""
     lines = [
-        "  --workdir=DIR         the run directory; a run that was stopped goes on there (runs/digits, or",
-        "                        what the config and the other flags make of it)",
+        "  --workdir=DIR         the run directory, such as runs/mine or gs://bucket/run; a run that was",
+        "                        stopped goes on there (runs/digits, or what the config and the other flags",
+        "                        make of it)",
         "  --jobs=J              train replicates in J processes at once, which divide the cores among them.",
         "                        The same command started again, also on another machine that sees the",
         "                        workdir, takes the replicates that nobody works on. On one GPU processes",

@@ -113,8 +113,8 @@ def find_ticket(
             a `fit` of its own; or a function from level and arm to such a list. To them an
             epoch is what lies between two evaluations. A network that was interrupted is
             trained again from its start.
-        workdir: a run directory: the search goes on where it was stopped, and
-            TensorBoard can look at it.
+        workdir: a run directory, local or such as `"gs://bucket/run"`: the search goes on
+            where it was stopped, and TensorBoard can look at it.
         verbose: 0 prints nothing; 1 or `"auto"` shows progress.
 
     Returns:

@@ -156,8 +156,8 @@ class Ticket:
         """Writes one safetensors file: masks, weights, and the rest as metadata.
 
         Args:
-            path: the file, whose folder is made. One that is there is replaced at once.
-                The same ticket makes the same bytes.
+            path: the file, local or such as `"gs://bucket/lenet.ticket"`, whose folder is made.
+                One that is there is replaced at once. The same ticket makes the same bytes.
 
         Raises:
             ValueError: an array is of a type that safetensors does not have, or `history`

@@ -35,7 +35,7 @@ class RunDirectory:
     """The folder of one run, which several processes may work in: each on replicates of its own.
 
     Args:
-        path: the folder; made where there is none.
+        path: the folder, on any filesystem that TensorFlow reads; made where there is none.
         config: what determines the results, as JSON can hold it. A folder that was
             made with another one is refused.
         extendable: dotted names of entries that may grow, for they only add networks
