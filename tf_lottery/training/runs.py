@@ -85,6 +85,7 @@ class RunDirectory:
         """Writes results.csv anew: a header, then one row per finished network."""
         columns = [field.name for field in dataclasses.fields(Result)]
         with locks.alone(self.path):  # so that who writes last has seen all
+            _remove_leftovers(self.path, "")
             rows = map(dataclasses.asdict, recorded.results(self.path))
             files.write_csv(self.path / "results.csv", columns, rows)
 
