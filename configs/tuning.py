@@ -6,7 +6,7 @@ learning rates by hand; late rewinding, https://arxiv.org/abs/1912.05671.
     tf-lottery tune --config=configs/tuning.py --workdir=runs/tuning --oracle=bayesian --trials=15
     tf-lottery run --config=configs/tuning.py --workdir=runs/untuned      # the same without a search
 
-TIME minutes
+15 trials, each of which is a search of its own.
 """
 
 from typing import TYPE_CHECKING
