@@ -52,9 +52,9 @@ def test_the_examples_of_the_readme(tmp_path, monkeypatch, no_xla, capsys):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     names = {}
     for block in blocks:
-        small = re.sub(r"(epochs|levels|rewind_step)=\d+", r"\1=1", block)
+        small = re.sub(r"(epochs|levels|rewind_step|trials)=\d+", r"\1=1", block)
         exec(compile(small, "README.md", "exec"), names)
-    assert len(blocks) == 6
+    assert len(blocks) == 8
     assert "level 1: 81.4% of the weights" in capsys.readouterr().out
     kernels = [kernel for kernel in names["other"].get_weights() if kernel.ndim == 2]
     for kernel, mask in zip(kernels, tf_lottery.Ticket.load("digits.ticket").mask.values()):
