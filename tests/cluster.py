@@ -17,12 +17,16 @@ def free_ports(count):
         return [one.getsockname()[1] for one in found]
 
 
-def start(count, *words, **env):
-    """Starts `count` workers of one cluster, each with the same words; returns the processes."""
+def start(count, *words, own=lambda index: ([], None), **env):
+    """Starts `count` workers of one cluster, each with the same words; returns the processes.
+
+    `own(index)` returns what each has beside: more words, and the folder that it is started in.
+    """
     addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     return [
         subprocess.Popen(
-            [sys.executable, *map(str, words)],
+            [sys.executable, *map(str, words), *own(index)[0]],
+            cwd=own(index)[1],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

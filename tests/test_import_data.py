@@ -163,6 +163,10 @@ def other_class(folder):
     write_images(folder, splits=("test",), classes=("c",))
 
 
+def two_validations(folder):
+    write_images(folder, splits=("train", "validation", "val"))
+
+
 def no_images(folder):
     write_images(folder)
     for path in (folder / "test").rglob("*.png"):
@@ -180,6 +184,7 @@ def no_image(folder):
         (no_train, "must have a folder 'train' and one 'test' or 'validation', .* It has cats, dogs"),
         (no_test, "must have a folder 'train' and one 'test' or 'validation', .* It has train"),
         (other_class, "'.*test/c' is of a class that the training images have none of"),
+        (two_validations, "has both 'validation' and 'val', which are one: remove one of them"),
         (no_images, r"There are no .png, .jpg, .jpeg files in '.*test'.* as in test/cat/1.png"),
         (no_image, "'.*train/a/1.png' is no image that can be read; remove it"),
     ],
@@ -189,6 +194,12 @@ def test_folders_that_cannot_be_used(tmp_path, make, message):
     with pytest.raises(ValueError, match=message):
         import_data.store(f"images:{tmp_path / 'images'}", "mine", tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(("source", "data_dir"), [("idx:ram://images", "here"), ("idx:here", "ram://data")])
+def test_folders_of_other_filesystems_are_refused(source, data_dir):
+    with pytest.raises(ValueError, match="import-data reads and writes local folders: copy 'ram://"):
+        import_data.store(source, "mine", data_dir)
 
 
 def test_sources_that_are_not_there(tmp_path):

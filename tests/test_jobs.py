@@ -15,7 +15,7 @@ import pytest
 from test_kill import contents
 
 from tf_lottery import cli
-from tf_lottery.experiments import driver, jobs
+from tf_lottery.experiments import driver, flags, jobs
 from tf_lottery.training import recorded
 
 # Without XLA, which takes seconds to compile.
@@ -178,6 +178,24 @@ def test_no_more_processes_than_there_are_replicates(tmp_path, capsys, trained_b
     with pytest.raises(SystemExit):
         cli.main(["run", *words, "--jobs=2"])
     assert trained_by[1:] == [("here", str(tmp_path), None, "")]
+    assert "\n--jobs=2: one replicate is left, which this process trains.\n" in capsys.readouterr().out
+
+
+def test_what_a_killed_process_leaves_as_the_others_end_is_trained_too(tmp_path, capsys, monkeypatch):
+    counts = []
+
+    def run(words, count, networks):
+        """Stands for processes of which one is killed when the others have nothing left."""
+        counts.append(count)
+        driver.run(flags.parse(words[2:])[0][""], str(tmp_path), replicates=[1])
+        return 0
+
+    monkeypatch.setattr(jobs, "run", run)
+    (tmp_path / "three.py").write_text(CONFIG)
+    words = [f"--config={tmp_path / 'three.py'}", "--config.replicates=2", f"--workdir={tmp_path}"]
+    assert cli.main(["run", *words, "--jobs=2"]) == 0
+    assert counts == [2]
+    assert {result.replicate for result in recorded.results(tmp_path)} == {1, 2}
     assert "\n--jobs=2: one replicate is left, which this process trains.\n" in capsys.readouterr().out
 
 

@@ -13,7 +13,11 @@ import pytest
 
 from tf_lottery import paths
 from tf_lottery.training import leases, locks
+from tf_lottery.training.claims import Claims
+from tf_lottery.training.history import History
 from tf_lottery.training.leases import Claim
+from tf_lottery.training.progress import Progress
+from tf_lottery.training.runs import InUseError, RunDirectory
 
 ME = f"process {os.getpid()} on {socket.gethostname()}"
 
@@ -143,11 +147,45 @@ def test_a_holder_shows_that_it_is_alive(lock, monkeypatch):
 
 def test_a_holder_that_was_taken_for_dead_does_not_come_back(lock, monkeypatch):
     monkeypatch.setattr(leases, "_RENEWED", 0.05)
-    with locks.held(lock):
+    with locks.held(lock) as is_lost:
+        assert not is_lost()
         files(lock)[0].unlink()
-        with locks.held(lock):
+        with locks.held(lock) as others_is_lost:
             time.sleep(0.3)
             assert len(claims(lock)) == 1
+            assert is_lost() and not others_is_lost()
+
+
+def test_a_holder_that_was_suspended_writes_no_more(lock, monkeypatch):
+    store = RunDirectory(lock.parent, {"seed": 0}).replicate(1)
+    with store.claimed():
+        monkeypatch.setattr(leases, "_LIFE", 0)
+        with pytest.raises(InUseError, match="was not heard of for too long, and lost its claim"):
+            store.save_progress(None, Progress({}, History()))
+    assert [file.name for file in files(store.path)] == [locks.LOCK]
+
+
+def test_whether_a_holder_lives_shows_in_time(lock, monkeypatch):
+    monkeypatch.setattr(leases, "_A_LOOK", 0.02)
+    monkeypatch.setattr(leases, "_RENEWED", 0.1)
+    assert not locks.is_in_hand(lock)
+    with locks.held(lock):
+        assert locks.is_in_hand(lock)
+    monkeypatch.setattr(leases, "_LIFE", 0.5)
+    leave(lock, host="elsewhere")
+    began = time.monotonic()
+    assert not locks.is_in_hand(lock)
+    assert time.monotonic() - began > 0.4
+    assert files(lock) == []
+
+
+def test_what_a_process_elsewhere_left_is_taken_over_in_the_end(lock, monkeypatch):
+    monkeypatch.setattr(leases, "_LIFE", 3)
+    monkeypatch.setattr(leases, "_A_LOOK", 0.02)
+    directory = RunDirectory(lock.parent, {"seed": 0})
+    leave(directory.replicate(1).path / locks.LOCK, host="elsewhere")
+    claimed = Claims(directory, [1, 2], [(0, "ticket")]).claimed()
+    assert [store.replicate for store in claimed] == [2, 1]
 
 
 def test_a_network_that_is_away_for_a_moment(lock, monkeypatch):

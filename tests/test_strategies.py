@@ -138,8 +138,51 @@ print("each")
 """
 
 
-def test_each_replica_works_on_its_part_of_every_batch():
-    assert run_apart(_EACH_WORKS, "keras", 2) == "each\n"
+@pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
+def test_each_replica_works_on_its_part_of_every_batch(flavour):
+    assert run_apart(_EACH_WORKS, flavour, 2) == "each\n"
+
+
+_DRIVER = """
+import tempfile
+from tf_lottery.experiments import driver
+from tf_lottery.experiments.config import ExperimentConfig
+from tf_lottery.training import recorded, replicas as module
+
+parts, run = set(), module.Replicas.run
+def counted(self, function, *arguments):
+    def noted(*arguments):
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        parts.add(int(tf.get_static_value(replica)))
+        return function(*arguments)
+    return run(self, noted, *arguments)
+module.Replicas.run = counted
+
+found = {}
+for strategy in ("default", "mirrored"):
+    config = ExperimentConfig(strategy=strategy, controls=("reinit",), flavour=name)
+    config.network.name = "mlp:8"
+    config.train.optimizer, config.train.learning_rate, config.train.weight_decay = "sgd", 0.1, 1e-4
+    config.train.steps, config.train.eval_every_steps, config.train.augment = 20, 10, "crop_flip"
+    config.prune.levels, config.prune.criterion, config.prune.rewind_step = 1, "fisher", 4
+    folder = tempfile.mkdtemp()
+    parts.clear()
+    driver.run(config, folder)
+    assert parts == set(range(replicas if strategy == "mirrored" else 1)), parts
+    found[strategy] = recorded.networks(folder)
+assert len(found["default"]) == 3
+for one, several in zip(*found.values(), strict=True):
+    for path, mask in one.mask().items():
+        np.testing.assert_array_equal(mask, several.mask()[path])
+    assert largest_difference(one.end(), several.end()) < 1e-5
+    assert abs(one.result.final_validation_accuracy - several.result.final_validation_accuracy) < 1e-6
+"""
+
+
+@pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
+def test_the_driver_on_several_devices(flavour):
+    """With augmentation, weight decay and a criterion that goes by gradients."""
+    run_apart(_DRIVER, flavour, 2)
 
 
 _STREAMS = """
@@ -225,6 +268,19 @@ assert largest_difference(found[0].weights, found[1].weights) < 1e-5
 for name, value in found[0].history[-1]["metrics"].items():
     np.testing.assert_allclose(found[1].history[-1]["metrics"][name], value, atol=1e-5, equal_nan=True)
 
+# In eager mode, with a last batch of one example: nothing for the second replica.
+uneven = tf.data.Dataset.from_tensor_slices((x[:13], y[:13])).batch(4)
+losses = []
+for strategy in (alone, mirrored):
+    replicas_now = float(strategy.num_replicas_in_sync)
+    model = dense(strategy, cls=Own)
+    model.run_eagerly = True
+    ticket = tf_lottery.find_ticket(
+        model, x, y, validation_data=uneven, batch_size=24, steps=2, levels=0, verbose=0
+    )
+    losses.append(ticket.history[0]["metrics"]["validation/loss"])
+np.testing.assert_allclose(*losses, atol=1e-5)
+
 outside = dense(alone)
 try:
     with mirrored.scope():
@@ -247,13 +303,36 @@ assert [parts.part(91, i) for i in range(4)] == [slice(0, 23), slice(23, 46), sl
 parts.equal = True
 assert [parts.part(91, i) for i in range(4)] == [slice(22 * i, 22 * i + 22) for i in range(4)]
 placed = parts.share_out((x[:91], y[:91]))
-assert {tuple(part.shape) for part in mirrored.experimental_local_results(placed[0])} == {(22, 8)}
-print("parts")
+local = mirrored.experimental_local_results(placed[0])
+assert {tuple(part.shape) for part in local} == {(22, 8)}
+assert {part.device[-5:] for part in local} == {"CPU:0", "CPU:1", "CPU:2", "CPU:3"}
+
+# Evaluated in steps of 20 for each replica: of 83 examples the last 3 are nobody's, and no step of their own.
+from tf_lottery.training import loop as module
+class Equal(Replicas):
+    def __init__(self, strategy):
+        super().__init__(strategy)
+        self.equal = True
+module.Replicas, module._EVALUATION_BATCH = Equal, 20
+model = dense(mirrored)
+loop = module.Loop(model, (x, y), {"some": (x[:83], y[:83])}, batch_size=80, chunk=1)
+assert not loop.jit
+weights = model.get_weights()
+model = dense(alone)
+model.set_weights(weights)
+expected = model.evaluate(x[:80], y[:80], batch_size=80, verbose=0, return_dict=True)
+for name, value in loop.evaluate("some").items():
+    np.testing.assert_allclose(value, expected[name], rtol=1e-5)
+try:
+    module.Loop(dense(mirrored), (x, y), {"test": (x[:3], y[:3])}, batch_size=80, chunk=1)
+except ValueError as error:
+    print(error)
 """
 
 
-def test_tpu_parts_have_one_shape():
-    assert run_apart(_EQUAL, "keras", 4) == "parts\n"
+def test_tpu_parts_have_one_shape_and_each_device_its_own():
+    error = run_apart(_EQUAL, "keras", 4)
+    assert error == "4 replicas share out the test data equally, and need 4 examples at least. Received 3.\n"
 
 
 def test_auto_takes_what_there_is(monkeypatch):
@@ -277,7 +356,7 @@ def test_what_cannot_be_had_is_said(monkeypatch, name, tpu, message):
         strategies.make(name, tpu)
 
 
-def test_no_tpu_is_said(monkeypatch):
+def test_no_tpu_is_said():
     with pytest.raises(ConnectionError, match="There is no TPU 'local' to be reached from here"):
         strategies.make("tpu", "local")
 

@@ -1,6 +1,9 @@
 """`tf-lottery tune`: trials that are runs of the driver, on both flavours and in several processes."""
 
+import contextlib
 import csv
+import functools
+import json
 import os
 import pathlib
 import shlex
@@ -13,9 +16,9 @@ import keras_tuner
 import pytest
 from board import Board
 
-from tf_lottery import cli
+from tf_lottery import cli, paths
 from tf_lottery.experiments import config as config_module
-from tf_lottery.experiments import flags, tuning
+from tf_lottery.experiments import flags, tuning, workdirs
 from tf_lottery.experiments.config import ExperimentConfig
 from tf_lottery.experiments.experiment import copy_of
 from tf_lottery.experiments.experiment_tuner import ExperimentTuner
@@ -131,7 +134,7 @@ from tf_lottery.search import chief
 from tf_lottery.training import loop
 from tf_lottery.training.runs import ReplicateStore
 loop.prefers_xla = lambda model: False
-chief.SILENCE, chief._BEAT = 10, 0.5
+chief.SILENCE, chief.BEAT = 10, 0.5
 workdir = pathlib.Path(sys.argv[1])
 def wait_for(name):
     while not (workdir / name).exists():
@@ -178,9 +181,10 @@ def test_a_tuning_that_is_killed_in_a_trial_goes_on_inside_it(file, tuned, tmp_p
 def test_a_chief_and_two_workers_of_which_one_dies(file, tuned, tmp_path):
     workdir, port = tmp_path / "w", str(20_000 + os.getpid() % 20_000)
     address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
-    # The one dies in its first trial while the other is at its own.
-    dies = KILLED.format(2, "wait_for('trial_1/config.json')")
-    lines = {"chief": "", "first": dies, "second": "wait_for('trial_0/config.json')"}
+    # The one dies in its second trial, with the reference, a trial and a network done, while the other is at
+    # its own.
+    dies = KILLED.format(2 + len(results(tuned)["trial_0"]), "wait_for('trial_2/config.json')")
+    lines = {"chief": "", "first": dies, "second": "wait_for('trial_1/config.json')"}
     processes = {
         name: started(file, workdir, text, KERASTUNER_TUNER_ID=name, **address)
         for name, text in lines.items()
@@ -194,12 +198,45 @@ def test_a_chief_and_two_workers_of_which_one_dies(file, tuned, tmp_path):
     assert status == {"chief": 0, "first": -signal.SIGKILL, "second": 0}, told
     out, _ = told["chief"]
     assert f"The chief hands out trials at 127.0.0.1:{port}." in out
-    assert "Worker 'first' is silent: trial 0 goes to another." in out
-    assert [f"trial_{n}: " in told["first"][0] for n in range(4)] == [True, False, False, False]
-    assert all(f"trial_{n}: " in told["second"][0] for n in range(4))
+    assert "Worker 'first' is silent: trial 1 goes to another." in out
+    assert [f"trial_{n}: " in told["first"][0] for n in range(4)] == [True, True, False, False]
+    assert [f"trial_{n}: " in told["second"][0] for n in range(4)] == [False, True, True, True]
     assert (workdir / "trials.csv").read_bytes() == (tuned / "trials.csv").read_bytes()
     assert results(workdir) == results(tuned)
     assert {name for name in Board(workdir).rows()} == {f"tensorboard/trial_{n}" for n in range(4)}
+
+
+def test_a_worker_that_takes_over_waits_for_one_that_lives_after_all(file, tmp_path, monkeypatch):
+    """The chief has given the other up, which is still in the trial's run directory."""
+    monkeypatch.setattr("tf_lottery.search.chief.BEAT", 0.1)
+    config = ExperimentConfig()
+    tuner = ExperimentTuner(
+        config, tuning.default_space, workdir=str(tmp_path), oracle="random", objective="density",
+        target_density=0.5, trials=1,
+    )  # fmt: skip
+    monkeypatch.setattr(tuner, "_is_worker", lambda: True)
+    store = workdirs.directory(config, tmp_path / "run").replicate(1)
+    claims, stack = workdirs.claims(config, tmp_path / "run"), contextlib.ExitStack()
+    stack.enter_context(store.claimed())
+    said = []
+
+    def say(text):
+        said.append(text)
+        stack.close()
+
+    monkeypatch.setattr(tuner, "say", say)
+    assert tuner._once_free(lambda: claims.check() or "trained") == "trained"
+    assert len(said) == 1 and "is in use by another run (process " in said[0]
+
+
+def test_a_tuning_in_tensorflows_memory(file, tuned, tmp_path, capsys):
+    remote = f"ram:/{tmp_path}/w"
+    assert tune(file, remote, "--trials=1") == 0
+    assert tune(file, remote) == 0
+    read = paths.path(remote) / "trials.csv"
+    assert read.read_bytes() == (tuned / "trials.csv").read_bytes()
+    assert remote in capsys.readouterr().out
+    assert not (tmp_path / "w").exists()
 
 
 def refused(capsys, *words):
@@ -221,6 +258,17 @@ def test_a_worker_without_a_chief_and_a_chief_without_workers(file, tmp_path, ca
         taken.listen()
         message = refused(capsys, *words)
     assert message.startswith(f"The chief cannot serve at 127.0.0.1:{port}: is it in use?")
+
+
+def test_strategies_that_tune_has_not(file, tmp_path, capsys, monkeypatch):
+    words = [f"--config={file}", f"--workdir={tmp_path / 'w'}"]
+    assert refused(capsys, *words, "--config.strategy=tpu").startswith("tune trains on CPUs and GPUs: leave")
+    assert "Unknown command line flag 'tpu'" in refused(capsys, *words, "--tpu=mine")
+    cluster = {"worker": ["localhost:1", "localhost:2"]}
+    task = {"type": "worker", "index": 0}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    assert refused(capsys, *words).startswith("TF_CONFIG is for workers that train each network together")
+    assert not (tmp_path / "w").exists()
 
 
 def test_wrong_words_are_told_without_tensorflow_and_leave_nothing(file, tmp_path):
@@ -310,6 +358,17 @@ def test_the_default_space_is_around_every_config_and_valid_all_over(path):
         config_module.validate(config)
         assert config.prune.rewind_step < config.train.steps / 9  # Hyperband's shortest
         assert config.train.learning_rate == hp.values["train.learning_rate"]
+
+
+def test_a_space_need_not_be_a_plain_function(tmp_path):
+    def space(config, hp, rate):
+        config.train.learning_rate = rate / hp.Choice("divisor", [0, 1])
+
+    with pytest.raises(flags.UsageError, match=r"test_tuning.py: line \d+: ZeroDivisionError"):
+        ExperimentTuner(
+            ExperimentConfig(), functools.partial(space, rate=0.1), workdir=str(tmp_path), oracle="random",
+            objective="density", target_density=0.5, trials=1,
+        )  # fmt: skip
 
 
 def test_a_space_may_veto_a_trial(tmp_path):

@@ -8,8 +8,10 @@ import time
 
 import numpy as np
 import pytest
-from cluster import finish, start
+from cluster import config, finish, start
 from image_sets import photograph, store
+
+from tf_lottery import cli
 
 _PROGRAM = """
 import sys
@@ -78,9 +80,9 @@ _DRIVER = [
     "--config.network.name=mlp:8",
     "--config.train.optimizer=sgd",
     "--config.train.learning_rate=0.1",
-    "--config.train.steps=300",
+    "--config.train.steps=100",
     "--config.train.eval_every_steps=10",
-    "--config.prune.levels=2",
+    "--config.prune.levels=1",
     "--config.prune.rewind_step=20",
     "--config.replicates=2",
 ]
@@ -109,7 +111,7 @@ def test_a_killed_worker_stops_the_others_and_all_go_on(tmp_path):
     assert [status for status, _, _ in ended] == [0, 0], ended
     assert "Goes on in" in ended[0][1]
     assert not ended[1][1]
-    assert _close(alone, together, networks=2 * (3 + 2))
+    assert _close(alone, together, networks=2 * (2 + 1))
     # Which devices did it is not of the results: a run may go on with others.
     assert "strategy" not in json.loads((together / "config.json").read_text())
 
@@ -151,7 +153,49 @@ def test_workers_share_images_that_stream(tmp_path):
         "--config.flavour=keras",
     ]
     alone, together = tmp_path / "alone", tmp_path / "together"
+    folders = [tmp_path / "of the chief", tmp_path / "of the other"]
+    for folder in folders:
+        folder.mkdir()
     for count, workdir in ((1, alone), (2, together)):
-        ended = finish(start(count, *words, f"--workdir={workdir}"))
+        ended = finish(start(count, *words, f"--workdir={workdir}", own=lambda i: ([], folders[i])))
         assert [status for status, _, _ in ended] == [0] * count, ended
     assert _close(alone, together, networks=3)
+    # The other says nothing and leaves nothing.
+    assert ended[1][1] == "" and list(folders[1].iterdir()) == []
+    # One that has not the data ends all, and each says why in a line.
+    (folders[0] / "data").symlink_to(tmp_path / "data")
+    words[4] = "--config.data.data_dir=data"
+    (status, _, said), (_, _, reason) = finish(start(2, *words, own=lambda i: ([], folders[i])))
+    assert status == 1 and said.splitlines()[-1].startswith("tf-lottery: Another worker of this training has")
+    assert reason.splitlines()[-1].startswith("tf-lottery: Unknown data set 'photographs'.")
+    assert "Traceback" not in said + reason
+
+
+def test_workers_with_other_settings_are_refused():
+    words = ["-m", "tf_lottery", "run", *_DRIVER, "--config.train.steps=30"]
+    chief, other = finish(start(2, *words, own=lambda i: ([f"--config.seed={i}"], None)))
+    assert chief[0] == other[0] == 1
+    assert "Another worker of this training has stopped" in chief[2]
+    assert "was started with other settings than this one:\n  seed: 0 there, 1 now\nStart all" in other[2]
+    assert "Traceback" not in chief[2] + other[2]
+
+
+def test_what_workers_cannot_do_is_refused(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("TF_CONFIG", config(["localhost:1", "localhost:2"], 0))
+    words = ["run", *_DRIVER, f"--workdir={tmp_path / 'run'}"]
+    assert cli.main([*words, "--jobs=2"]) == 1
+    assert "and TF_CONFIG names other workers: leave one of them out." in capsys.readouterr().err
+    (tmp_path / "mixed.py").write_text(_MIXED)
+    assert cli.main(["run", f"--config={tmp_path / 'mixed.py'}", f"--workdir={tmp_path / 'run'}"]) == 1
+    assert "for one machine, and some for all that TF_CONFIG names" in capsys.readouterr().err
+    assert cli.main([*words, "--config.strategy=mirrored", "--tpu=mine"]) == 1
+    assert "The strategy 'mirrored' has no use for the TPU 'mine'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+_MIXED = """
+from tf_lottery.experiments.config import ExperimentConfig
+
+def get_config():
+    return {"all": ExperimentConfig(), "one": ExperimentConfig(strategy="default")}
+"""

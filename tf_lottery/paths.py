@@ -67,6 +67,9 @@ class RemotePath(os.PathLike[str]):
     def expanduser(self) -> "RemotePath":
         return self
 
+    def absolute(self) -> "RemotePath":
+        return self
+
     def exists(self) -> bool:
         return self._call("exists")
 

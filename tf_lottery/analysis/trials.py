@@ -6,11 +6,10 @@ Accuracies and losses are those of the validation data: to tune on test data is 
 import contextlib
 import dataclasses
 import math
-import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tf_lottery import files
+from tf_lottery import files, paths
 from tf_lottery.analysis import aggregate, dashboard, tables, verdict
 from tf_lottery.training.history import TICKET, Result
 
@@ -167,7 +166,7 @@ def line(trial: Trial) -> str:
     return f"{trial.name} keeps {100 * trial.metrics['density']:.2f} %, validation {quality}"
 
 
-def write(workdir: pathlib.Path, trials: Sequence[Trial], last: Trial) -> None:
+def write(workdir: paths.Path, trials: Sequence[Trial], last: Trial) -> None:
     """Writes trials.csv, a row for each trial in the order given, and the last to end as a row of HParams."""
     from tf_lottery.training.events import Events
 
@@ -181,7 +180,7 @@ def write(workdir: pathlib.Path, trials: Sequence[Trial], last: Trial) -> None:
         events.scalars({f"trial/{name}": value for name, value in last.metrics.items()}, 0)
 
 
-def write_columns(workdir: pathlib.Path, values: Mapping[str, Any], objective: str) -> None:
+def write_columns(workdir: paths.Path, values: Mapping[str, Any], objective: str) -> None:
     """Tells HParams which columns the trials have.
 
     Args:

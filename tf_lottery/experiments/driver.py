@@ -13,6 +13,7 @@ from tf_lottery.keras_api.masked_model import network_weights
 from tf_lottery.search.ticket import Ticket
 from tf_lottery.training import environment, recorded
 from tf_lottery.training.history import Result
+from tf_lottery.training.replicas import explaining_lost_workers
 from tf_lottery.training.runs import ReplicateStore
 from tf_lottery.training.terminal import Terminal
 from tf_lottery.training.timings import Timings
@@ -20,6 +21,7 @@ from tf_lottery.training.trainer import Listener
 from tf_lottery.training.workers import SharedStore, Workers
 
 
+@explaining_lost_workers()
 def run(
     config: ExperimentConfig, workdir: str, replicates: Sequence[int] | None = None, tpu: str = ""
 ) -> list[Result]:
@@ -42,7 +44,7 @@ def run(
     Raises:
         ValueError: the config, the data or the workdir cannot be used, or the loss
             became NaN; or other processes are at work on all that is left.
-        OSError: the workdir cannot be written, or a worker or TPU cannot be reached.
+        OSError: the workdir cannot be written, or a worker or TPU cannot be reached, or has stopped.
     """
     # Before the workdir is touched: what is wrong with the data or the model shows here.
     experiment = Experiment(config, tpu)
@@ -54,7 +56,7 @@ def run(
     shared = workdirs.claims(config, workdir, replicates)
     directory, plan = shared.directory, experiment.plan(1)
     directory.check()
-    shared.free()
+    shared.check()
     directory.open()
     tensorboard = TensorBoard(directory.path, plan.arms, plan.hyperparameters)
     with (

@@ -1,6 +1,7 @@
 """An experiment that is ready to train: its data, its network, the loop, the search."""
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +37,6 @@ class Experiment:
         config: the same.
         data: its training, validation and test data.
         model: its network, a `MaskedModel`.
-        loop: the compiled training and evaluation.
 
     Raises:
         ValueError: the config or the data cannot be used.
@@ -46,6 +46,8 @@ class Experiment:
         config_module.validate(config)
         self.config = config
         strategy = strategies.make(config.strategy, tpu)
+        workers = Workers(strategy)
+        workers.agree(config_module.entries_of(config))
         self.data = datasets.load(
             config.data.name,
             data_dir=config.data.data_dir or None,
@@ -58,16 +60,19 @@ class Experiment:
             seed=config.seed,
         )
         if isinstance(self.data.train, Stream):
-            workers = Workers(strategy)
             self.data.train.share = workers.index, workers.count
         with strategy.scope():
             self.model = models.build(config, self.data)
-        self.loop = Loop(
+
+    @functools.cached_property
+    def loop(self) -> Loop:
+        """The compiled training and evaluation, of which the data are placed on the devices here."""
+        return Loop(
             self.model.model,
             self.data.train,
             {"validation": self.data.validation, "test": self.data.test},
-            batch_size=config.train.batch_size,
-            chunk=min(config.train.eval_every_steps, 100),
+            batch_size=self.config.train.batch_size,
+            chunk=min(self.config.train.eval_every_steps, 100),
         )
 
     @classmethod

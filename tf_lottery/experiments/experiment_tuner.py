@@ -2,11 +2,12 @@
 
 import gc
 import math
-import pathlib
+import traceback
 from collections.abc import Callable
 
 import keras_tuner
 
+from tf_lottery import paths
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments import driver, flags
 from tf_lottery.experiments.config import ExperimentConfig
@@ -65,8 +66,8 @@ class ExperimentTuner(RunTuner):
             self._space(config, hp)
         except keras_tuner.errors.FailedTrialError:
             raise
-        except Exception as error:  # the user's program
-            path = self._space.__code__.co_filename
+        except Exception as error:  # the user's program, just below this frame
+            path = traceback.extract_tb(error.__traceback__)[:2][-1].filename
             raise flags.UsageError(f"{path}: {flags.in_file(error, path)}") from error
         try:
             config_module.validate(config)
@@ -94,12 +95,12 @@ class ExperimentTuner(RunTuner):
         config.prune.levels = levels
         return config
 
-    def train(self, hp: keras_tuner.HyperParameters, folder: pathlib.Path, share: float) -> None:
+    def train(self, hp: keras_tuner.HyperParameters, folder: paths.Path, share: float) -> None:
         config = self.pruned_to_target(_tickets_alone(self.config_of(hp), share))
         driver.run(config, str(folder))
         gc.collect()
 
-    def train_reference(self, folder: pathlib.Path, share: float) -> None:
+    def train_reference(self, folder: paths.Path, share: float) -> None:
         config = _tickets_alone(copy_of(self._config), share)
         config.prune.levels = 0
         driver.run(config, str(folder))

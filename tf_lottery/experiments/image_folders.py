@@ -38,7 +38,10 @@ def find(folder: pathlib.Path) -> Folder:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {str(folder)!r}; give one with train/CLASS/*.png.")
-    parts = {split: folder / name for name, split in _SPLITS.items() if (folder / name).is_dir()}
+    there = [name for name in _SPLITS if (folder / name).is_dir()]
+    if {"validation", "val"} <= set(there):
+        raise ValueError(f"{str(folder)!r} has both 'validation' and 'val', which are one: remove one of them.")
+    parts = {_SPLITS[name]: folder / name for name in there}
     if "train" not in parts or len(parts) < 2:
         found = _listed(path.name for path in _children(folder))
         raise ValueError(

@@ -11,6 +11,7 @@ from typing import Any
 
 import tqdm
 
+from tf_lottery import paths
 from tf_lottery.experiments import commands, idx, image_folders
 from tf_lottery.experiments.commands import Option, UsageError
 from tf_lottery.experiments.image_folders import Folder
@@ -77,7 +78,7 @@ def store(source: str, name: str, data_dir: str | os.PathLike[str]) -> str:
         ValueError: there is such a data set already, or the source cannot be used.
         OSError: files are missing, or cannot be written.
     """
-    root = pathlib.Path(data_dir).expanduser()
+    root = _local(data_dir)
     if (root / name).exists():
         raise ValueError(
             f"There is {str(root / name)!r} already, and it is not overwritten: give another --name, or "
@@ -86,12 +87,22 @@ def store(source: str, name: str, data_dir: str | os.PathLike[str]) -> str:
     kind, _, folder = source.partition(":")
     if kind not in _SOURCES or not folder:
         raise ValueError(f"A source is 'idx:DIR' or 'images:DIR', with the folder DIR. Received {source!r}.")
-    found = _SOURCES[kind](pathlib.Path(folder).expanduser())
+    found = _SOURCES[kind](_local(folder))
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as temporary:
         _write(found, source, name, temporary)
         os.rename(pathlib.Path(temporary) / name, root / name)
     return _report(found, name, root)
+
+
+def _local(folder: str | os.PathLike[str]) -> pathlib.Path:
+    found = paths.path(folder).expanduser()
+    if isinstance(found, paths.RemotePath):
+        raise ValueError(
+            f"import-data reads and writes local folders: copy {str(found)!r} from there before, or what it "
+            "has stored to there afterwards, where --config.data.data_dir reads it."
+        )
+    return found
 
 
 def _idx(folder: pathlib.Path) -> Folder:

@@ -21,7 +21,8 @@ def run(words: list[str]) -> int:
     """Carries out `tf-lottery run`; returns the exit status."""
     count, tpu, words = flags.take_machines(words)
     study, workdir = flags.parse(words)
-    if strategies.is_follower(config.strategy for config in study.values()):
+    together = _are_of_workers(study, count, tpu)
+    if together and strategies.workers()[1] > 0:
         return _follow(study)
     folders = workdirs.folders(study, workdir)
     alone, in_use = "" in study, 0
@@ -32,7 +33,7 @@ def run(words: list[str]) -> int:
         for shared in claims.values():
             shared.directory.check()
         if alone:
-            claims[""].free()
+            claims[""].check()
     if not alone:
         networks = sum(map(sum, map(config_module.count_networks, study.values())))
         print(f"A study of {len(study)} experiments, {networks} networks: {', '.join(study)}.\n")
@@ -42,6 +43,8 @@ def run(words: list[str]) -> int:
         try:
             status = _train(study[name], claims[name], count, tpu, [name, *words])
         except InUseError as error:
+            if together:  # the others wait for it
+                raise
             in_use += 1
             print(f"\n{error}\n", flush=True)
             continue
@@ -54,6 +57,26 @@ def run(words: list[str]) -> int:
     return int(in_use == len(study))
 
 
+def _are_of_workers(study: dict[str, ExperimentConfig], count: int, tpu: str) -> bool:
+    """Whether all processes that TF_CONFIG names train every network together.
+
+    Raises:
+        UsageError: some networks only, or in `count` processes beside these.
+    """
+    together = {strategies.is_of_workers(config.strategy, tpu) for config in study.values()}
+    if together == {True, False}:
+        raise flags.UsageError(
+            "Some experiments of the study are for one machine, and some for all that TF_CONFIG names: give "
+            "all the same, such as --config.strategy=auto."
+        )
+    if count > 1 and True in together:
+        raise flags.UsageError(
+            "--jobs are processes on the cores of this machine, and TF_CONFIG names other workers: leave one "
+            "of them out."
+        )
+    return True in together
+
+
 def _follow(study: dict[str, ExperimentConfig]) -> int:
     """Trains along with the chief, which alone knows the run directory and says what is done."""
     for config in study.values():
@@ -63,6 +86,7 @@ def _follow(study: dict[str, ExperimentConfig]) -> int:
 
 def _train(config: ExperimentConfig, claims: Claims, count: int, tpu: str, words: list[str]) -> int:
     """Trains what is left in as many processes as are of use; returns the exit status."""
+    claims.check()
     free = claims.free()
     useful = min(count, len(free))
     if useful < 2:
@@ -73,7 +97,11 @@ def _train(config: ExperimentConfig, claims: Claims, count: int, tpu: str, words
     left = "" if useful == count else ", one for each replicate that is left"
     print(f"In {useful} processes{left}; cores of each: {len(jobs.cores_of(useful)[0])}.", flush=True)
     numbers = ",".join(map(str, claims.unfinished()))
-    return jobs.run([numbers, *words], useful, len(free) * len(claims.networks))
+    status = jobs.run([numbers, *words], useful, len(free) * len(claims.networks))
+    if status or not claims.free():
+        return status
+    # A process was killed as the last of the others ended.
+    return _train(config, claims, count, tpu, words)
 
 
 def work(numbers: str, name: str, *words: str) -> None:

@@ -133,7 +133,7 @@ def _open_builder(name: str, data_dir: str | None) -> Any:
         if plain is None:
             raise tfds.core.DatasetNotFoundError(name)
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-        if not builder.is_prepared():
+        if not builder.data_path.exists():
             # Of a data set that it knows, tfds looks for no version but the one that it would make.
             with contextlib.suppress(tfds.core.DatasetNotFoundError):
                 return tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)

@@ -12,6 +12,7 @@ from tf_lottery import names
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments import flags
 from tf_lottery.experiments.config import ExperimentConfig
+from tf_lottery.training import strategies
 
 if TYPE_CHECKING:
     import keras_tuner
@@ -87,6 +88,7 @@ def parse(words: Sequence[str]) -> Request:
     study, workdir = flags.parse(list(words), values, "tune_")
     if "" not in study:
         raise flags.UsageError(f"tune takes one experiment, and the file has several: {', '.join(study)}.")
+    _check_strategy(study[""].strategy)
     space = flags.function_of(words, "tune") or default_space
     names.find(values.oracle, dict.fromkeys(_ORACLES), "oracle")
     names.find(values.objective, _OBJECTIVES, "objective")
@@ -168,6 +170,16 @@ def summary(request: Request, tuner: "ExperimentTuner", words: Sequence[str]) ->
             f"The best one whole, with its controls and test accuracy:\n\n  tf-lottery run {command}"
         )
     return "\n\n".join(filter(None, parts)) or "No trial has ended."
+
+
+def _check_strategy(name: str) -> None:
+    if name == "tpu":
+        raise flags.UsageError("tune trains on CPUs and GPUs: leave --config.strategy=tpu out.")
+    if strategies.is_of_workers(name):
+        raise flags.UsageError(
+            "TF_CONFIG is for workers that train each network together, and those of tune share trials out: "
+            "unset it. What they need instead is told by tf-lottery tune --help."
+        )
 
 
 def _typed(value: Any) -> str:

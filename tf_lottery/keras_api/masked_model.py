@@ -119,14 +119,18 @@ class MaskedModel:
             gradients = tape.gradient(value, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
             return [tf.convert_to_tensor(gradient) for gradient in gradients]
 
-        return {path: gradient.numpy() for path, gradient in zip(self.shapes, self.on_replica(found))}
+        return {path: gradient.numpy() for path, gradient in zip(self.shapes, self.on_replica(found)())}
 
-    def on_replica(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Returns what the function returns on one of the model's replicas; all do the same."""
+    def on_replica(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns the function as one that calls it on the model's replicas, which all do the same."""
         strategy = self.model.distribute_strategy
         run = strategy.run if strategy.num_replicas_in_sync == 1 else tf.function(strategy.run)
-        returned = run(function, args=arguments)
-        return tf.nest.map_structure(lambda v: strategy.experimental_local_results(v)[0], returned)
+
+        def on_one(*arguments: Any) -> Any:
+            returned = run(function, args=arguments)
+            return tf.nest.map_structure(lambda v: strategy.experimental_local_results(v)[0], returned)
+
+        return on_one
 
     def state(self) -> Arrays:
         """Returns a copy of every variable, the optimizer's under `OPTIMIZER`."""

@@ -20,7 +20,7 @@ from keras_tuner.src.distribute import oracle_chief
 
 SILENCE = 60.0  # seconds after which a worker that is not heard of is taken for dead
 PATIENCE = 600.0  # seconds that a chief waits for workers, and a worker for its chief
-_BEAT = 5.0
+BEAT = 5.0  # seconds from one sign of life of a worker to the next
 _PAUSE = 0.5
 
 
@@ -120,7 +120,7 @@ def find_chief() -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            socket.create_connection((host, int(port)), timeout=_BEAT).close()
+            socket.create_connection((host, int(port)), timeout=BEAT).close()
             return
         except OSError as error:
             if time.monotonic() > deadline:
@@ -138,10 +138,10 @@ def beating(oracle: Any, trial_id: str) -> Iterator[None]:
     request = protos.get_service().GetTrialRequest(trial_id=trial_id)
 
     def beat() -> None:
-        while not over.wait(_BEAT):
+        while not over.wait(BEAT):
             # A chief that is gone is missed when the trial has ended.
             with contextlib.suppress(grpc.RpcError):
-                oracle.stub.GetTrial(request, timeout=_BEAT)
+                oracle.stub.GetTrial(request, timeout=BEAT)
 
     threading.Thread(target=beat, daemon=True).start()
     try:
@@ -162,9 +162,9 @@ def explained() -> Iterator[None]:
         ) from error
 
 
-def pause() -> None:
+def pause(seconds: float = _PAUSE) -> None:
     """Lets a moment go by: KerasTuner asks a chief that has no trial yet again at once."""
-    time.sleep(_PAUSE)
+    time.sleep(seconds)
 
 
 def _address() -> tuple[str, str]:

@@ -108,10 +108,9 @@ def squared_gradient(masked: MaskedModel, batches: Sequence[Examples]) -> Arrays
         return sums
 
     # Keras makes some of its metrics' variables at the first call, and a compiled loop may make none.
-    masked.on_replica(lambda: loss(model, _single(batches[0], 0), training=False))
-    compiled = squares if getattr(model, "run_eagerly", False) else tf.function(squares)
-    found = [masked.on_replica(compiled, batch) for batch in batches]
-    sums = [np.sum(parts, axis=0, dtype=np.float64) for parts in zip(*found)]
+    masked.on_replica(lambda: loss(model, _single(batches[0], 0), training=False))()
+    compiled = masked.on_replica(squares if getattr(model, "run_eagerly", False) else tf.function(squares))
+    sums = [np.sum(parts, axis=0, dtype=np.float64) for parts in zip(*map(compiled, batches))]
     total = sum(map(data.count, batches))
     return {path: array / total for path, array in zip(masked.shapes, sums)}
 

@@ -19,6 +19,7 @@ from tf_lottery.training import environment, inputs
 from tf_lottery.training.arms import Start, Trained
 from tf_lottery.training.callbacks import Callbacks, KerasCallbacks, names
 from tf_lottery.training.loop import Loop
+from tf_lottery.training.replicas import explaining_lost_workers
 from tf_lottery.training.runs import ReplicateStore, RunDirectory
 from tf_lottery.training.terminal import Terminal
 from tf_lottery.training.timings import Timings
@@ -51,9 +52,16 @@ class Session:
     eval_every: int
     callbacks: Callbacks | None = None
 
+    @explaining_lost_workers()
     def run(self, workdir: str | os.PathLike[str] | None, verbose: str | int) -> Ticket:
-        """Searches, and leaves the model as the ticket that is returned."""
+        """Searches, and leaves the model as the ticket that is returned.
+
+        Raises:
+            ConnectionError: one of several workers has stopped.
+        """
         settings = self._settings()
+        workers = Workers(self.masked.model.distribute_strategy)
+        workers.agree({**settings, "workdir": "none" if workdir is None else "one"})
         evaluation = {name: source for name, source in self.sources.items() if name != "training"}
         loop = Loop(
             self.masked.model,
@@ -63,7 +71,6 @@ class Session:
             chunk=min(self.eval_every, 100),
         )
         with contextlib.ExitStack() as stack:
-            workers = Workers(loop.replicas.strategy)
             listeners = self._terminal(stack, verbose if workers.is_chief else 0)
             store = None
             if workdir is not None:

@@ -5,14 +5,13 @@ import gc
 import inspect
 import math
 import os
-import pathlib
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras_tuner
 
-from tf_lottery import names
+from tf_lottery import names, paths
 from tf_lottery.keras_api.flavour import FLAVOURS
 from tf_lottery.search.find_ticket import find_ticket
 from tf_lottery.search.ticket import Ticket
@@ -162,20 +161,20 @@ class TicketTuner(RunTuner):
         return Ticket.load(self.folder(trial) / _TICKET).apply(self._model(trial.hyperparameters))
 
     def train(
-        self, hp: keras_tuner.HyperParameters, folder: pathlib.Path, share: float, **arguments: Any
+        self, hp: keras_tuner.HyperParameters, folder: paths.Path, share: float, **arguments: Any
     ) -> Ticket:
         given = self._given(hp, share, arguments)
         density = {"target_density": self._target_density}
         return find_ticket(self._model(hp), workdir=folder, **density, **given)
 
-    def train_reference(self, folder: pathlib.Path, share: float, **arguments: Any) -> None:
+    def train_reference(self, folder: paths.Path, share: float, **arguments: Any) -> None:
         hp = keras_tuner.HyperParameters()  # at its defaults
         model = self._model(hp)
         find_ticket(
             model, workdir=folder, **{**self._given(hp, share, arguments), "levels": 0, "controls": ()}
         )
 
-    def keep(self, folder: pathlib.Path, level: int, trained: Ticket) -> None:
+    def keep(self, folder: paths.Path, level: int, trained: Ticket) -> None:
         """Writes down the ticket of that level, which need not be the one that `find_ticket` returns."""
         if level != trained.level:
             networks = recorded.compared(folder)

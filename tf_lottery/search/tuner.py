@@ -3,8 +3,7 @@
 import contextlib
 import math
 import os
-import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras_tuner
@@ -12,13 +11,14 @@ import tensorflow as tf
 from keras_tuner.engine import base_tuner
 from keras_tuner.src.distribute import utils as distribution
 
-from tf_lottery import files, names
+from tf_lottery import files, names, paths
 from tf_lottery.analysis import trials as trials_module
 from tf_lottery.analysis.trials import OBJECTIVES, Trial
 from tf_lottery.search import chief, oracles
 from tf_lottery.search.tuning_directory import TuningDirectory, described
 from tf_lottery.training import recorded
 from tf_lottery.training.history import Result
+from tf_lottery.training.runs import InUseError
 from tf_lottery.training.trainer import NonFiniteLossError
 
 # What a trial's hyperparameters are to blame for; anything else ends the search.
@@ -73,8 +73,8 @@ class RunTuner(base_tuner.BaseTuner):
         self._own_oracle = oracles.make(oracle, keras_tuner.Objective(objective, direction), trials, seed)
         self._own_oracle.verbose = 0
         self._directory = TuningDirectory(workdir)
-        folder, name = os.path.split(self._directory.path)
-        super().__init__(self._own_oracle, hypermodel, directory=folder, project_name=name)
+        folder = self._directory.path
+        super().__init__(self._own_oracle, hypermodel, directory=str(folder.parent), project_name=folder.name)
         space = described(self._own_oracle.get_space())
         if not space:
             raise ValueError(
@@ -97,7 +97,7 @@ class RunTuner(base_tuner.BaseTuner):
     # What a kind of tuner does
 
     def train(
-        self, hp: keras_tuner.HyperParameters, folder: pathlib.Path, share: float, **arguments: Any
+        self, hp: keras_tuner.HyperParameters, folder: paths.Path, share: float, **arguments: Any
     ) -> Any:
         """Makes the run of a trial: tickets down to the target density.
 
@@ -109,11 +109,11 @@ class RunTuner(base_tuner.BaseTuner):
         """
         raise NotImplementedError
 
-    def train_reference(self, folder: pathlib.Path, share: float, **arguments: Any) -> None:
+    def train_reference(self, folder: paths.Path, share: float, **arguments: Any) -> None:
         """Makes the run of the dense network that tickets are to match; arguments as of `train`."""
         raise NotImplementedError
 
-    def keep(self, folder: pathlib.Path, level: int, trained: Any) -> None:
+    def keep(self, folder: paths.Path, level: int, trained: Any) -> None:
         """Is told the level of the ticket that counts, and what `train` returned."""
 
     # What users call
@@ -140,7 +140,7 @@ class RunTuner(base_tuner.BaseTuner):
         ended = (t for t in self._own_oracle.trials.values() if t.status in ("COMPLETED", "FAILED"))
         return trials_module.ranked(map(self._trial, ended), self._objective)
 
-    def folder(self, trial: Any) -> pathlib.Path:
+    def folder(self, trial: Any) -> paths.Path:
         """Returns the run directory of a KerasTuner trial."""
         return self._directory.path / f"trial_{trial.trial_id}"
 
@@ -166,7 +166,7 @@ class RunTuner(base_tuner.BaseTuner):
 
     def run_trial(self, trial: Any) -> dict[str, float]:
         folder, share = self.folder(trial), self._share(trial)
-        trained = self.train(trial.hyperparameters, folder, share, **self._arguments)
+        trained = self._once_free(lambda: self.train(trial.hyperparameters, folder, share, **self._arguments))
         reference = self._reference(share)
         found = trials_module.outcome(reference, _results(folder), self._objective, self._target_density)
         self.keep(folder, found["level"], trained)
@@ -230,6 +230,17 @@ class RunTuner(base_tuner.BaseTuner):
                 )
         return self._references[share]
 
+    def _once_free(self, train: Callable[[], Any]) -> Any:
+        """Trains; where the worker that the chief had given up lives still, once that one is through."""
+        while True:
+            try:
+                return train()
+            except InUseError as error:
+                if not self._is_worker():
+                    raise
+                self.say(str(error))
+                chief.pause(chief.BEAT)
+
     def _share(self, trial: Any) -> float:
         epochs = trial.hyperparameters.values.get("tuner/epochs")  # of Hyperband
         return 1.0 if epochs is None else epochs / self._own_oracle.max_epochs
@@ -238,7 +249,7 @@ class RunTuner(base_tuner.BaseTuner):
         """Returns a KerasTuner trial that has ended as tables have it."""
         folder, failure, metrics = self.folder(trial), "", {}
         if trial.status == "FAILED":
-            failure = (folder / _FAILURE).read_text()
+            failure = (folder / _FAILURE).read_bytes().decode()
         else:
             # Of workers they come in single precision.
             values = {name: trial.metrics.get_last_value(name) for name in trial.metrics.metrics}
@@ -260,7 +271,7 @@ class RunTuner(base_tuner.BaseTuner):
             print(text, flush=True)
 
 
-def _results(folder: pathlib.Path) -> list[Result]:
+def _results(folder: paths.Path) -> list[Result]:
     return [network.result for network in recorded.compared(folder)]
 
 

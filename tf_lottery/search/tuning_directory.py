@@ -2,18 +2,16 @@
 
 import contextlib
 import json
+import math
 import os
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import filelock
-
-from tf_lottery import files
-from tf_lottery.training import identity, recorded
+from tf_lottery import files, paths
+from tf_lottery.training import identity, locks, recorded
 from tf_lottery.training.recorded import RunDirectoryError, explaining
 
-_LOCK, _REFERENCE_LOCK = ".lock", ".reference.lock"
+_LOCK, _REFERENCE_LOCK = ".tuning.lock", ".reference.lock"
 _EXTENDABLE = ("trials",)  # more of them may be asked for later
 
 
@@ -21,14 +19,14 @@ class TuningDirectory:
     """The folder in which the run directories of trials lie.
 
     Args:
-        path: the folder; made once it is opened.
+        path: the folder, on any filesystem that TensorFlow reads; made once it is opened.
 
     Raises:
         RunDirectoryError: it is a file, or holds a run.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = pathlib.Path(path).expanduser().absolute()
+        self.path = paths.path(path).expanduser().absolute()
         if self.path.exists() and not self.path.is_dir():
             raise RunDirectoryError(f"{str(self.path)!r} is a file. Choose another workdir.")
         if (self.path / recorded.CONFIG).exists():
@@ -61,24 +59,22 @@ class TuningDirectory:
             RunDirectoryError: another process has it, or as `check`.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.path / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise RunDirectoryError(
-                f"{str(self.path)!r} is in use by another tuning. Wait for it, or choose another workdir; "
-                "for several processes, set KERASTUNER_TUNER_ID, _ORACLE_IP and _ORACLE_PORT in each."
-            ) from None
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locks.held(self.path / _LOCK))
+            except locks.InUse as error:
+                raise RunDirectoryError(
+                    f"{str(self.path)!r} is in use by another tuning ({error.holder}). Wait for it, or "
+                    "choose another workdir; for several processes, set KERASTUNER_TUNER_ID, _ORACLE_IP and "
+                    "_ORACLE_PORT in each."
+                ) from error
             self.check(settings)
             files.write_json(self.path / recorded.TUNING, settings)
             yield
-        finally:
-            lock.release()
 
-    def one_at_a_time(self) -> filelock.FileLock:
-        """Returns the lock to wait for before the reference is trained: the next one finds it done."""
-        return filelock.FileLock(self.path / _REFERENCE_LOCK)
+    def one_at_a_time(self) -> contextlib.AbstractContextManager[Any]:
+        """Waits for the lock to train the reference under: the next process finds it done."""
+        return locks.held(self.path / _REFERENCE_LOCK, wait=math.inf)
 
 
 def described(space: Any) -> dict[str, Any]:

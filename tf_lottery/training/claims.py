@@ -31,16 +31,21 @@ class Claims:
         return [number for number, store in self._stores.items() if not store.holds(self.networks)]
 
     def free(self) -> list[int]:
-        """Returns the unfinished replicates that no process works on.
+        """Returns the unfinished replicates that no process works on."""
+        unfinished = self.unfinished()
+        holders = self._holders(unfinished)
+        return [number for number in unfinished if number not in holders]
+
+    def check(self) -> None:
+        """Looks whether there is anything to do here.
 
         Raises:
-            InUseError: there are none, for others work on all; names them.
+            InUseError: other processes work on all that is unfinished; names them.
         """
         unfinished = self.unfinished()
         holders = self._holders(unfinished)
         if unfinished and len(holders) == len(unfinished):
             raise InUseError(self.directory.path, self._told(holders))
-        return [number for number in unfinished if number not in holders]
 
     def told(self) -> str:
         """Returns who works on what, for people; nothing where nobody does."""
@@ -52,11 +57,12 @@ class Claims:
         What others work on is left out, unless they are gone, and it unfinished, when the rest is done.
         """
         left, finished = list(self._stores), set(self._stores) - set(self.unfinished())
-        while True:
+        while left:
             with contextlib.ExitStack() as stack:
                 store = self._first_free(left, stack)
                 if store is None:
-                    return
+                    left = [number for number in left if not self._stores[number].is_in_hand()]
+                    continue
                 left.remove(store.replicate)
                 # What another process has finished meanwhile is its own affair.
                 if store.replicate in finished or not store.holds(self.networks):

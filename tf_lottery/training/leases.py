@@ -14,6 +14,7 @@ from tf_lottery import paths
 
 _RENEWED = 20.0  # seconds from one sign of life to the next
 _LIFE = 120.0  # seconds without one after which a holder is taken for dead
+_A_LOOK = 1.0  # seconds from one look for it to the next
 _TRIES = 5  # of processes that come at the same moment
 _ASKS, _HOLDS = "asks", "holds"
 
@@ -92,6 +93,8 @@ class Lease:
         self._folder = folder
         self._name = uuid.uuid4().hex
         self._file: paths.RemotePath | None = None
+        self._said = 0.0
+        self._gone = False
         self._released = threading.Event()
         self._renewing = threading.Thread(target=self._renew, daemon=True)
 
@@ -118,6 +121,19 @@ class Lease:
         others = self._others()
         return _told(others) if others else None
 
+    def is_lost(self) -> bool:
+        """Whether others may take this lease, once taken, for that of a dead process."""
+        return self._gone or time.time() - self._said >= _LIFE
+
+    def outlives(self) -> bool:
+        """Whether who has the lease gives another sign of life: known within two minutes."""
+        known = {claim.said for claim in self._others()}
+        while others := self._others():
+            if any(claim.said not in known for claim in others):
+                return True
+            time.sleep(_A_LOOK)
+        return False
+
     def release(self) -> None:
         self._released.set()
         self._renewing.join()
@@ -125,9 +141,10 @@ class Lease:
             self._file.unlink()
 
     def _say(self, state: str) -> None:
-        file = self._folder / Claim.here(state, self._name).name()
+        claim = Claim.here(state, self._name)
+        file = self._folder / claim.name()
         file.write_bytes(b"")
-        before, self._file = self._file, file
+        before, self._file, self._said = self._file, file, claim.said
         if before:
             before.unlink(missing_ok=True)
 
@@ -148,6 +165,7 @@ class Lease:
         while not self._released.wait(_RENEWED):
             with contextlib.suppress(OSError):  # a network that is away may come back
                 if not self._file.exists():
+                    self._gone = True
                     return
                 self._say(_HOLDS)
 

@@ -7,7 +7,7 @@ import pathlib
 import random
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import filelock
 
@@ -32,19 +32,22 @@ class InUse(OSError):
 
 
 @contextlib.contextmanager
-def held(path: str | os.PathLike[str], *, wait: float = 0) -> Iterator[None]:
+def held(path: str | os.PathLike[str], *, wait: float = 0) -> Iterator[Callable[[], bool]]:
     """Has a lock for the time of the block. It is not reentrant: a process waits for itself too.
 
     Args:
         path: the lock's own file, in a folder that there is; on another filesystem, a folder of claims.
         wait: seconds in which the other process may let go of it.
 
+    Yields:
+        What tells whether the lock is lost: on a filesystem without locks, to a process that was suspended.
+
     Raises:
         InUse: another process has it, and had it all the time.
     """
     path = paths.path(path)
-    with _lease(path, wait) if isinstance(path, paths.RemotePath) else _file_lock(path, wait):
-        yield
+    with _lease(path, wait) if isinstance(path, paths.RemotePath) else _file_lock(path, wait) as is_lost:
+        yield is_lost
 
 
 def holder(path: str | os.PathLike[str]) -> str | None:
@@ -61,21 +64,30 @@ def holder(path: str | os.PathLike[str]) -> str | None:
         return error.holder
 
 
+def is_in_hand(path: str | os.PathLike[str]) -> bool:
+    """Whether a process that lives has a lock.
+
+    On a filesystem without locks this takes until the process that has it says so again, or counts as dead.
+    """
+    path = paths.path(path)
+    return Lease(path).outlives() if isinstance(path, paths.RemotePath) else holder(path) is not None
+
+
 @contextlib.contextmanager
-def _lease(path: paths.RemotePath, wait: float) -> Iterator[None]:
+def _lease(path: paths.RemotePath, wait: float) -> Iterator[Callable[[], bool]]:
     lease, until = Lease(path), time.monotonic() + wait
     while holder := lease.take():
         if time.monotonic() >= until:
             raise InUse(path, holder)
         time.sleep(random.uniform(0.5, 1))
     try:
-        yield
+        yield lease.is_lost
     finally:
         lease.release()
 
 
 @contextlib.contextmanager
-def _file_lock(path: pathlib.Path, wait: float) -> Iterator[None]:
+def _file_lock(path: pathlib.Path, wait: float) -> Iterator[Callable[[], bool]]:
     # Beside the lock, for to try for a lock may empty its file.
     note = path.with_name(f"{path.name}.json")
     try:
@@ -86,13 +98,13 @@ def _file_lock(path: pathlib.Path, wait: float) -> Iterator[None]:
         try:
             with contextlib.suppress(OSError):  # a full disk: others will not know who has it
                 note.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-            yield
+            yield lambda: False
         finally:
             with contextlib.suppress(OSError):
                 note.unlink()
 
 
-def alone(workdir: str | os.PathLike[str]) -> contextlib.AbstractContextManager[None]:
+def alone(workdir: str | os.PathLike[str]) -> contextlib.AbstractContextManager[Callable[[], bool]]:
     """Has for a moment to itself what all processes of a run write in its folder, such as results.csv.
 
     Raises:

@@ -56,8 +56,9 @@ class Loop:
         self.batch_size = batch_size
         self.traces = 0
         self.evaluation_names = tuple(evaluation)
-        # Replicas exchange gradients within a step, which XLA does not compile but on TPUs.
-        self.jit = (prefers_xla(model) if jit is None else jit) and self.replicas.count == 1
+        # Replicas exchange gradients within a step, which XLA does not compile. On TPUs it compiles anyway.
+        alone = self.replicas.count == 1 and not self.replicas.equal
+        self.jit = alone and (prefers_xla(model) if jit is None else jit)
         if not isinstance(train, Stream):
             self._examples = _check_batch_size(batch_size, count(train))
             self.replicas.check(batch_size)
@@ -66,7 +67,7 @@ class Loop:
         self.chunk = _chunk_within_memory(train, chunk)
         # Whole on each replica: which examples a batch takes is known only then.
         self._train_data = self.replicas.place(lambda _: train) if self._stream is None else ()
-        self._evaluation_data = {name: self._shared_out(data) for name, data in evaluation.items()}
+        self._evaluation_data = {name: self._shared_out(name, data) for name, data in evaluation.items()}
         self._build(train)
         self._compile()
 
@@ -115,10 +116,17 @@ class Loop:
             return data
         return HostArrays(data, self.batch_size)
 
-    def _shared_out(self, data: Examples | Stream) -> Stream | tuple[Any, int]:
+    def _shared_out(self, name: str, data: Examples | Stream) -> Stream | tuple[Any, int]:
         """Returns evaluation data: on each replica its part, and how many examples all have together."""
         data = self._streamed_if_large(data)
-        return data if isinstance(data, Stream) else (self.replicas.share_out(data), count(data))
+        if isinstance(data, Stream):
+            return data
+        if not self.replicas.shared(count(data)):
+            raise ValueError(
+                f"{self.replicas.count} replicas share out the {name} data equally, and need "
+                f"{self.replicas.count} examples at least. Received {count(data)}."
+            )
+        return self.replicas.share_out(data), count(data)
 
     def _chunk_of(self, part: Any, chunk: int, share: tuple[int, int] = (0, 1)) -> tuple[Any, tf.Tensor]:
         """Returns up to `chunk` batches as a whole chunk, shared out, and how many of them count."""
@@ -182,13 +190,15 @@ class Loop:
     def _evaluate_all(self, data: Any, examples: int) -> dict[str, tf.Tensor]:
         self.traces += 1
         self.model.reset_metrics()
-        batch = max(self.batch_size, min(_EVALUATION_BATCH, _BYTES // self.replicas.bytes_per_example(data)))
+        replicas = self.replicas
+        most = min(_EVALUATION_BATCH, _BYTES // replicas.bytes_per_example(data))
+        batch = max(self.batch_size // replicas.count, most)
         # Replicas take as many steps, and then what is left over, which on some may be one more.
-        full, rows = examples // self.replicas.count // batch, tf.range(batch)
+        full, rows = examples // replicas.count // batch, tf.range(batch)
         if full:
             steps = tf.constant(full)
             logs = self._repeated("test_step", lambda i, x: _gathered(x, i * batch + rows), steps, data)
-        if full * batch * self.replicas.count < examples:
+        if full * batch * replicas.count < replicas.shared(examples):
             logs = self._repeated("test_step", lambda i, x: _after(x, full * batch), tf.constant(1), data)
         return logs
 

@@ -12,6 +12,7 @@ from tensorflow.python.client import device_lib
 from tensorflow.python.eager import context
 
 MEMORY_SHARE = 0.25  # of a device's memory, which a data set may take to lie there whole
+_UNSAID = 8 * 2**30  # bytes of memory of a TPU core on another machine: the least that any has
 
 
 class Replicas:
@@ -50,22 +51,28 @@ class Replicas:
                 "dataset.batch(size, drop_remainder=True)."
             )
 
-    def part(self, examples: int, replica: int) -> slice:
-        """Returns the examples of a replica: as many for each, or one more for the first ones.
+    def shared(self, examples: int) -> int:
+        """Returns how many of so many examples are any replica's.
 
-        Where parts must be equal, the last examples, fewer than there are replicas, are nobody's.
+        Where parts must be equal, the last ones, fewer than there are replicas, are nobody's.
         """
-        size, more = divmod(examples, self.count)
-        if self.equal:
-            more = 0
+        return examples - examples % self.count if self.equal else examples
+
+    def part(self, examples: int, replica: int) -> slice:
+        """Returns the examples of a replica: as many for each, or one more for the first ones."""
+        size, more = divmod(self.shared(examples), self.count)
         first = replica * size + min(replica, more)
         return slice(first, first + size + (replica < more))
 
     def place(self, value_of: Callable[[int], Any]) -> Any:
         """Returns a nest of values, on each replica's device what `value_of(replica)` gives."""
-        return self.strategy.experimental_distribute_values_from_function(
-            lambda replica: on_device(value_of(replica.replica_id_in_sync_group))
-        )
+
+        def placed(context: tf.distribute.experimental.ValueContext) -> Any:
+            replica = context.replica_id_in_sync_group
+            with self._device(replica):
+                return on_device(value_of(replica))
+
+        return self.strategy.experimental_distribute_values_from_function(placed)
 
     def share_out(self, examples: Any, axis: int = 0, share: tuple[int, int] = (0, 1)) -> Any:
         """Returns a nest of arrays, on each replica's device its part along an axis.
@@ -105,14 +112,27 @@ class Replicas:
         }
 
     def fit(self, examples: Any) -> bool:
-        """Whether arrays are small enough to lie on each device whole, by `MEMORY_SHARE`."""
+        """Whether arrays are small enough to lie on each device whole, by `MEMORY_SHARE`.
+
+        The answer is the same on all machines, whatever memory each has.
+        """
         size = sum(array.nbytes for array in tf.nest.flatten(examples))
-        return size <= MEMORY_SHARE * _device_memory()
+        fits = float(size <= MEMORY_SHARE * _device_memory())
+        if self.count == 1:
+            return bool(fits)
+        votes = tf.function(self.strategy.reduce)("SUM", self.place(lambda _: fits), axis=None)
+        return int(votes) == self.count
 
     def bytes_per_example(self, data: Any) -> int:
         """Returns how much memory one example takes of what was placed."""
         local = [self.strategy.experimental_local_results(leaf)[0] for leaf in tf.nest.flatten(data)]
         return max(1, sum(int(np.prod(t.shape[1:])) * t.dtype.size for t in local))
+
+    def _device(self, replica: int) -> contextlib.AbstractContextManager[Any]:
+        if self.count == 1:
+            return contextlib.nullcontext()
+        devices = self.strategy.extended.worker_devices  # of several machines, those of this one
+        return tf.device(devices[replica % len(devices)])
 
 
 @contextlib.contextmanager
@@ -136,11 +156,12 @@ def explaining_lost_workers() -> Iterator[None]:
 
 @functools.cache
 def _device_memory() -> float:
-    """Returns the bytes of memory of the smallest accelerator here; without one, of the machine."""
+    """Returns the bytes of memory of the smallest accelerator; without one, of the machine."""
     if not tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU"):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     devices = device_lib.list_local_devices(context.context().config)
-    return min(device.memory_limit for device in devices if device.device_type != "CPU")
+    said = [device.memory_limit for device in devices if device.device_type in ("GPU", "TPU")]
+    return min(filter(None, said), default=_UNSAID)
 
 
 def on_device(arrays: Any) -> Any:

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -115,6 +115,7 @@ class ReplicateStore:
         self._run = run
         self.replicate = replicate
         self.path = run.path / f"replicate_{replicate}"
+        self._is_lost: Callable[[], bool] = lambda: False
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator["ReplicateStore"]:
@@ -127,7 +128,7 @@ class ReplicateStore:
         with contextlib.ExitStack() as stack:
             try:
                 # The time that another process takes to look who has it.
-                stack.enter_context(locks.held(self.path / locks.LOCK, wait=_A_LOOK))
+                self._is_lost = stack.enter_context(locks.held(self.path / locks.LOCK, wait=_A_LOOK))
             except locks.InUse as error:
                 raise InUseError(self._run.path, error.holder) from error
             _remove_leftovers(self.path, "", "level_*/*/")
@@ -139,6 +140,10 @@ class ReplicateStore:
     def holder(self) -> str | None:
         """Returns which process works on it, if any."""
         return locks.holder(self.path / locks.LOCK)
+
+    def is_in_hand(self) -> bool:
+        """Whether a process works on it and lives; to know this may take two minutes."""
+        return locks.is_in_hand(self.path / locks.LOCK)
 
     def holds(self, networks: Iterable[tuple[int, str]]) -> bool:
         """Whether all these networks, of a level and an arm each, are trained."""
@@ -189,11 +194,17 @@ class ReplicateStore:
         return time.monotonic() - self._run.last_written >= self._run.checkpoint_seconds
 
     def save_progress(self, start: Start, progress: Progress) -> None:
+        self._check_claim()
         files.write_tensors(self.folder(start) / _CHECKPOINT, *progress.tensors())
         self._run.last_written = time.monotonic()
 
     def save(self, trained: Trained) -> None:
-        """Writes a network's files, result.json last: its presence says that all is there."""
+        """Writes a network's files, result.json last: its presence says that all is there.
+
+        Raises:
+            InUseError: another process has taken the replicate over.
+        """
+        self._check_claim()
         from tf_lottery.keras_api.masked_model import network_weights
 
         folder, history = self.folder(trained.start), trained.history
@@ -212,6 +223,10 @@ class ReplicateStore:
         (folder / _CHECKPOINT).unlink(missing_ok=True)
         self._run.write_results()
         self._run.last_written = time.monotonic()
+
+    def _check_claim(self) -> None:
+        if self._is_lost():
+            raise InUseError(self._run.path, "this one was not heard of for too long, and lost its claim")
 
 
 def _remove_leftovers(folder: paths.Path, *parts: str) -> None:

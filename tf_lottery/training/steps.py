@@ -57,14 +57,18 @@ def _logged_steps(
     def one(i: tf.Tensor, *data: Any) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         batch = batch_of(i, *data)
         examples = _examples_in(batch)
-        logs = _scalars(function(batch)) if examples else dict.fromkeys(names, tf.constant(0.0))
+        if not examples:
+            return dict.fromkeys(names, tf.constant(0.0)), tf.constant(0.0)
+        logs = _scalars(function(batch))
+        names[:] = logs
         return logs, tf.constant(float(examples))
 
+    names: list[str] = []  # in eager mode known once the first replica, which has most, took its step
     if tf.executing_eagerly():
         for i in range(steps):
             logs = replicas.mean(*replicas.run(one, tf.constant(i), *data))
         return logs
-    names = _names_of_result(lambda *data: function(batch_of(tf.constant(0), *data)), replicas, data)
+    names += _names_of_result(lambda *data: function(batch_of(tf.constant(0), *data)), replicas, data)
     logs, i = dict.fromkeys(names, tf.constant(0.0)), tf.constant(0)
     while i < steps:
         logs = replicas.mean(*replicas.run(one, i, *data))

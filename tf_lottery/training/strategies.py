@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -38,6 +37,11 @@ def make(name: str = "auto", tpu: str = "") -> "tf.distribute.Strategy":
     """
     import tensorflow as tf
 
+    if tpu and name not in ("auto", "tpu"):
+        raise ValueError(
+            f"The strategy {name!r} has no use for the TPU {tpu!r}: leave one of them out. With a TPU, the "
+            "strategy is 'tpu' by itself."
+        )
     return names.find(_by_itself(tf, tpu) if name == "auto" else name, _MAKERS, "strategy")(tf, tpu)
 
 
@@ -64,16 +68,15 @@ def workers() -> tuple[list[str], int]:
         raise ValueError(f"TF_CONFIG cannot be used: {error}. Expected: {_TF_CONFIG}") from error
 
 
-def is_follower(strategies: Iterable[str]) -> bool:
-    """Whether this process is a worker that is not the chief, where one of these strategies is taken."""
-    together = any(name in ("auto", "multi_worker") for name in strategies)
-    return together and workers()[1] > 0
+def is_of_workers(name: str, tpu: str = "") -> bool:
+    """Whether that strategy, as `make` takes it, is the one of all processes that TF_CONFIG names."""
+    return name == "multi_worker" or (name == "auto" and not tpu and len(workers()[0]) > 1)
 
 
 def _by_itself(tf: ModuleType, tpu: str) -> str:
     if tpu:
         return "tpu"
-    if len(workers()[0]) > 1:
+    if is_of_workers("auto"):
         return "multi_worker"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "default"
 

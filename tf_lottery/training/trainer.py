@@ -11,7 +11,6 @@ from tf_lottery.training.data import DataOrder
 from tf_lottery.training.history import History
 from tf_lottery.training.loop import Logs, Loop
 from tf_lottery.training.progress import Progress
-from tf_lottery.training.replicas import explaining_lost_workers
 from tf_lottery.training.streams import StreamOrder
 
 
@@ -116,14 +115,12 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: the loss became NaN or infinite.
-            ConnectionError: one of several workers has stopped.
         """
-        with explaining_lost_workers():
-            trained = self._store.load(start) if self._store else None
-            if trained is None:
-                trained = self._train(start)
-                if self._store:
-                    self._store.save(trained)
+        trained = self._store.load(start) if self._store else None
+        if trained is None:
+            trained = self._train(start)
+            if self._store:
+                self._store.save(trained)
         for listener in self._listeners:
             listener.finished(trained)
         return trained

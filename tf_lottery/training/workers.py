@@ -6,7 +6,7 @@ the chief knows, and tells the others.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,10 @@ import safetensors.numpy
 import tensorflow as tf
 
 from tf_lottery import paths
+from tf_lottery.training import identity
 from tf_lottery.training.arms import Arrays, Start, Trained
 from tf_lottery.training.history import History
 from tf_lottery.training.progress import Progress
-from tf_lottery.training.replicas import explaining_lost_workers
 from tf_lottery.training.runs import ReplicateStore
 
 _DESCRIBED = "described"
@@ -51,18 +51,31 @@ class Workers:
         return self.index == 0
 
     def told(self, known: Callable[[], bytes]) -> bytes:
-        """Returns on every worker what `known` returns on the chief, where alone it is called.
-
-        Raises:
-            ConnectionError: a worker has stopped.
-        """
+        """Returns on every worker what `known` returns on the chief, where alone it is called."""
         if self.count == 1:
             return known()
         message = known() if self.is_chief else b""
-        length = int(self._block(np.array([len(message)], np.int32))[0])
+        length = int(self._block(np.array([len(message)], np.int64).view(np.int32))[:2].view(np.int64)[0])
         numbers = np.frombuffer(message + bytes(-len(message) % 4), np.int32)
         blocks = [self._block(numbers[i : i + _BLOCK]) for i in range(0, -(-length // 4), _BLOCK)]
         return b"".join(block.tobytes() for block in blocks)[:length]
+
+    def agree(self, settings: Mapping[str, Any]) -> None:
+        """Looks whether all workers have the same settings, as JSON can hold them.
+
+        Raises:
+            ValueError: this one has others than the chief; shows the difference.
+        """
+        own = json.dumps(settings)
+        differences = identity.differences(
+            json.loads(self.told(lambda: own.encode())), json.loads(own), extendable=()
+        )
+        if differences:
+            raise ValueError(
+                "The chief, the first of the workers, was started with other settings than this one:\n  "
+                + "\n  ".join(differences)
+                + "\nStart all workers with the same command."
+            )
 
     def share(self, store: ReplicateStore | None, replicate: int) -> "ReplicateStore | SharedStore":
         """Returns the chief's store for all workers; of a single process, its own.
@@ -91,8 +104,7 @@ class Workers:
                 block if replica.replica_id_in_sync_group == 0 else np.zeros_like(block)
             )
         )
-        with explaining_lost_workers():
-            return self._sum(placed).numpy()
+        return self._sum(placed).numpy()
 
     def _sum(self, placed: Any) -> tf.Tensor:
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, placed, axis=None)

@@ -74,7 +74,7 @@ def analyze(
     chosen = _chosen(results, arms, levels)
     steps = sorted(set(rewind_steps or (config.prune.rewind_step,)))
     _check(config, arms, steps, orders, points)
-    experiment = Experiment(config)
+    experiment = Experiment.of_run(folder)
     folder = paths.path(folder).expanduser()
     missing = _missing(config, folder, chosen, steps, orders)
     if missing:
