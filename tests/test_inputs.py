@@ -76,13 +76,15 @@ def forked_data(data):
 
 
 @pytest.mark.parametrize("kind", [list, tuple, dict])
-def test_several_inputs_and_outputs(keras, make_forked, forked_data, kind):
+def test_several_inputs_and_outputs(keras, make_forked, forked_data, kind, tmp_path):
     x, y = forked_data
     if kind is dict:
         x, y = dict(zip("ab", x)), dict(zip(("out", "size"), y))
     else:
         x, y = kind(tf.constant(part) for part in x), kind(y)
-    ticket, ours = searched(keras, make_forked(kind is dict), x, y, validation_data=(x, y), test_data=(x, y))
+    ticket, ours = searched(
+        keras, make_forked(kind is dict), x, y, validation_data=(x, y), test_data=(x, y), workdir=tmp_path
+    )
     assert_equal_weights(ours, fitted(make_forked(kind is dict), x, y))
     assert ticket.mask.keys() == {"out/kernel", "size/kernel"}
     row = ticket.history[0]["metrics"]

@@ -40,7 +40,9 @@ def find(folder: pathlib.Path) -> Folder:
         raise FileNotFoundError(f"There is no folder {str(folder)!r}; give one with train/CLASS/*.png.")
     there = [name for name in _SPLITS if (folder / name).is_dir()]
     if {"validation", "val"} <= set(there):
-        raise ValueError(f"{str(folder)!r} has both 'validation' and 'val', which are one: remove one of them.")
+        raise ValueError(
+            f"{str(folder)!r} has both 'validation' and 'val', which are one: remove one of them."
+        )
     parts = {_SPLITS[name]: folder / name for name in there}
     if "train" not in parts or len(parts) < 2:
         found = _listed(path.name for path in _children(folder))

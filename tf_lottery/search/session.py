@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
-
 from tf_lottery.analysis import verdict
 from tf_lottery.analysis.tensorboard import TensorBoard
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
@@ -139,7 +137,7 @@ class Session:
             "shapes": {path: list(shape) for path, shape in self.masked.shapes.items()},
             "optimizer": type(optimizer).__name__,
             "optimizer_config": {k: repr(v) for k, v in optimizer.get_config().items() if k != "name"},
-            "loss": tf.nest.map_structure(_name, self.masked.model.loss),
+            "loss": _names(self.masked.model.loss),
             "data": {name: inputs.digest(source) for name, source in self.sources.items()},
             "batch_size": self.batch_size,
             "steps": self.steps,
@@ -175,7 +173,12 @@ class Session:
         return store
 
 
-def _name(loss: Any) -> str:
+def _names(loss: Any) -> Any:
+    """Returns a loss, or a list or dict of losses, as JSON can hold it, which Keras's own kinds of these are not."""
+    if isinstance(loss, Mapping):
+        return {str(name): _names(one) for name, one in loss.items()}
+    if isinstance(loss, (list, tuple)):
+        return [_names(one) for one in loss]
     return str(getattr(loss, "name", getattr(loss, "__name__", loss)))
 
 

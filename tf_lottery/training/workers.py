@@ -66,6 +66,8 @@ class Workers:
         Raises:
             ValueError: this one has others than the chief; shows the difference.
         """
+        if self.count == 1:
+            return
         own = json.dumps(settings)
         differences = identity.differences(
             json.loads(self.told(lambda: own.encode())), json.loads(own), extendable=()
