@@ -174,7 +174,7 @@ class Session:
 
 
 def _names(loss: Any) -> Any:
-    """Returns a loss, or a list or dict of losses, as JSON can hold it, which Keras's own kinds of these are not."""
+    """Returns a loss, or a list or dict of losses, as JSON can hold it: Keras has kinds of its own."""
     if isinstance(loss, Mapping):
         return {str(name): _names(one) for name, one in loss.items()}
     if isinstance(loss, (list, tuple)):
