@@ -17,7 +17,8 @@ from tf_lottery.training.claims import Claims
 from tf_lottery.training.history import History
 from tf_lottery.training.leases import Claim
 from tf_lottery.training.progress import Progress
-from tf_lottery.training.runs import InUseError, RunDirectory
+from tf_lottery.training.recorded import RunDirectoryError
+from tf_lottery.training.runs import RunDirectory
 
 ME = f"process {os.getpid()} on {socket.gethostname()}"
 
@@ -160,32 +161,45 @@ def test_a_holder_that_was_suspended_writes_no_more(lock, monkeypatch):
     store = RunDirectory(lock.parent, {"seed": 0}).replicate(1)
     with store.claimed():
         monkeypatch.setattr(leases, "_LIFE", 0)
-        with pytest.raises(InUseError, match="was not heard of for too long, and lost its claim"):
+        with pytest.raises(RunDirectoryError, match="was not heard of for minutes, and others may have"):
             store.save_progress(None, Progress({}, History()))
     assert [file.name for file in files(store.path)] == [locks.LOCK]
 
 
-def test_whether_a_holder_lives_shows_in_time(lock, monkeypatch):
-    monkeypatch.setattr(leases, "_A_LOOK", 0.02)
-    monkeypatch.setattr(leases, "_RENEWED", 0.1)
-    assert not locks.is_in_hand(lock)
+def test_two_that_hold_it_both_let_go(lock, monkeypatch):
+    """One had been taken for dead, and said that it lives as the other took over."""
+    monkeypatch.setattr(leases, "_RENEWED", 0.05)
+    with locks.held(lock) as is_lost:
+        name = leave(lock, host="elsewhere")
+        until = time.monotonic() + 60
+        while not is_lost() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert is_lost()
+        assert [file.name for file in files(lock)] == [name]
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_a_sign_of_life(lock, tmp_path, monkeypatch, remote):
+    monkeypatch.setattr(leases, "_RENEWED", 0.05)
+    lock = lock if remote else tmp_path / ".lock"
+    assert locks.sign_of_life(lock) is None
     with locks.held(lock):
-        assert locks.is_in_hand(lock)
-    monkeypatch.setattr(leases, "_LIFE", 0.5)
-    leave(lock, host="elsewhere")
-    began = time.monotonic()
-    assert not locks.is_in_hand(lock)
-    assert time.monotonic() - began > 0.4
-    assert files(lock) == []
+        first, until = locks.sign_of_life(lock), time.monotonic() + 60
+        assert abs(time.time() - first) < 60
+        while locks.sign_of_life(lock) == first and time.monotonic() < until:
+            time.sleep(0.01)
+        assert locks.sign_of_life(lock) > first
+    assert locks.sign_of_life(lock) is None
 
 
 def test_what_a_process_elsewhere_left_is_taken_over_in_the_end(lock, monkeypatch):
     monkeypatch.setattr(leases, "_LIFE", 3)
-    monkeypatch.setattr(leases, "_A_LOOK", 0.02)
     directory = RunDirectory(lock.parent, {"seed": 0})
     leave(directory.replicate(1).path / locks.LOCK, host="elsewhere")
-    claimed = Claims(directory, [1, 2], [(0, "ticket")]).claimed()
-    assert [store.replicate for store in claimed] == [2, 1]
+    claimed = Claims(directory, [1, 2, 3], [(0, "ticket")]).claimed()
+    monkeypatch.setattr(leases, "_RENEWED", 0.2)
+    with directory.replicate(3).claimed():  # by another that lives
+        assert [store.replicate for store in claimed] == [2, 1]
 
 
 def test_a_network_that_is_away_for_a_moment(lock, monkeypatch):

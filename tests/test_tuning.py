@@ -225,7 +225,7 @@ def test_a_worker_that_takes_over_waits_for_one_that_lives_after_all(file, tmp_p
         stack.close()
 
     monkeypatch.setattr(tuner, "say", say)
-    assert tuner._once_free(lambda: claims.check() or "trained") == "trained"
+    assert tuner._once_free(tmp_path / "run", lambda: claims.check() or "trained") == "trained"
     assert len(said) == 1 and "is in use by another run (process " in said[0]
 
 
@@ -364,11 +364,20 @@ def test_a_space_need_not_be_a_plain_function(tmp_path):
     def space(config, hp, rate):
         config.train.learning_rate = rate / hp.Choice("divisor", [0, 1])
 
+    chosen = {"workdir": str(tmp_path), "oracle": "random", "objective": "density", "target_density": 0.5}
     with pytest.raises(flags.UsageError, match=r"test_tuning.py: line \d+: ZeroDivisionError"):
-        ExperimentTuner(
-            ExperimentConfig(), functools.partial(space, rate=0.1), workdir=str(tmp_path), oracle="random",
-            objective="density", target_density=0.5, trials=1,
-        )  # fmt: skip
+        ExperimentTuner(ExperimentConfig(), functools.partial(space, rate=0.1), trials=1, **chosen)
+    with pytest.raises(flags.UsageError, match=r"^tune\(config, hp\): TypeError: .*rate"):
+        ExperimentTuner(ExperimentConfig(), space, trials=1, **chosen)
+
+
+def test_what_is_wrong_with_the_data_shows_before_the_workdir_is_touched(file, tmp_path, capsys):
+    words = [f"--config={file}", f"--workdir={tmp_path / 'w'}", "--config.train.batch_size=100000"]
+    assert refused(capsys, *words).startswith("batch_size must be 1 to ")
+    assert not (tmp_path / "w").exists()
+    assert refused(capsys, f"--config={file}", "--workdir=ram://bucket") == (
+        "'ram://bucket' is a bucket. Name a folder in it."
+    )
 
 
 def test_a_space_may_veto_a_trial(tmp_path):

@@ -48,7 +48,8 @@ def run(
     """
     # Before the workdir is touched: what is wrong with the data or the model shows here.
     experiment = Experiment(config, tpu)
-    workers = Workers(experiment.loop.replicas.strategy)
+    loop = experiment.loop  # made by all workers together
+    workers = Workers(loop.replicas.strategy)
     if not workers.is_chief:
         for store in workers.follow(iter(())):
             collections.deque(experiment.search(store), maxlen=0)

@@ -39,7 +39,8 @@ class Experiment:
         model: its network, a `MaskedModel`.
 
     Raises:
-        ValueError: the config or the data cannot be used.
+        ValueError: the config or the data cannot be used, or the chief of several workers has another config.
+        ConnectionError: a worker or the TPU cannot be reached.
     """
 
     def __init__(self, config: ExperimentConfig, tpu: str = ""):
@@ -47,7 +48,9 @@ class Experiment:
         self.config = config
         strategy = strategies.make(config.strategy, tpu)
         workers = Workers(strategy)
-        workers.agree(config_module.entries_of(config))
+        entries = config_module.entries_of(config)
+        # Where the data lie may differ from machine to machine.
+        workers.agree({**entries, "data": {**entries["data"], "data_dir": ""}})
         self.data = datasets.load(
             config.data.name,
             data_dir=config.data.data_dir or None,

@@ -47,7 +47,8 @@ class ExperimentTuner(RunTuner):
     ):
         self._config, self._space, self._target_density = config, space, target_density
         # What is wrong with the data or the model shows here, before the workdir is touched.
-        self.pruned_to_target(self.config_of(keras_tuner.HyperParameters()))
+        experiment = Experiment(self.config_of(keras_tuner.HyperParameters()))
+        experiment.loop, self._levels(experiment)  # noqa: B018 (made for their errors)
         super().__init__(
             self.config_of,
             workdir=workdir,
@@ -66,8 +67,9 @@ class ExperimentTuner(RunTuner):
             self._space(config, hp)
         except keras_tuner.errors.FailedTrialError:
             raise
-        except Exception as error:  # the user's program, just below this frame
-            path = traceback.extract_tb(error.__traceback__)[:2][-1].filename
+        except Exception as error:  # the user's program, just below this frame, or not called as it wants
+            frames = traceback.extract_tb(error.__traceback__)
+            path = frames[1].filename if len(frames) > 1 else "tune(config, hp)"
             raise flags.UsageError(f"{path}: {flags.in_file(error, path)}") from error
         try:
             config_module.validate(config)
@@ -81,19 +83,21 @@ class ExperimentTuner(RunTuner):
         Raises:
             ValueError: it is never reached, or that cannot be known beforehand.
         """
-        experiment = Experiment(config)
-        fractions, prune = experiment.plan(1).fractions, config.prune
+        levels = self._levels(Experiment(config))
+        config = copy_of(config)
+        config.prune.levels = levels
+        return config
+
+    def _levels(self, experiment: Experiment) -> int:
+        fractions, prune = experiment.plan(1).fractions, experiment.config.prune
         try:
-            levels = pruning.levels_to(
+            return pruning.levels_to(
                 self._target_density, experiment.model.shapes, fractions, prune.scope, prune.structure
             )
         except ValueError as error:
             raise ValueError(
                 f"{error} In a config: prune.output_fraction as prune.fraction, or 0; prune.conv_fraction -1."
             ) from error
-        config = copy_of(config)
-        config.prune.levels = levels
-        return config
 
     def train(self, hp: keras_tuner.HyperParameters, folder: paths.Path, share: float) -> None:
         config = self.pruned_to_target(_tickets_alone(self.config_of(hp), share))

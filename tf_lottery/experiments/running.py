@@ -23,7 +23,7 @@ def run(words: list[str]) -> int:
     study, workdir = flags.parse(words)
     together = _are_of_workers(study, count, tpu)
     if together and strategies.workers()[1] > 0:
-        return _follow(study)
+        return _follow(study, tpu)
     folders = workdirs.folders(study, workdir)
     alone, in_use = "" in study, 0
     with noise.dropped():
@@ -77,10 +77,10 @@ def _are_of_workers(study: dict[str, ExperimentConfig], count: int, tpu: str) ->
     return True in together
 
 
-def _follow(study: dict[str, ExperimentConfig]) -> int:
+def _follow(study: dict[str, ExperimentConfig], tpu: str) -> int:
     """Trains along with the chief, which alone knows the run directory and says what is done."""
     for config in study.values():
-        _train_here(config, folder="")
+        _train_here(config, folder="", tpu=tpu)
     return 0
 
 

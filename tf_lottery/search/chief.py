@@ -56,6 +56,9 @@ class _Servicer(oracle_chief.OracleServicer):
         return super().GetTrial(request, context)
 
     def EndTrial(self, request: Any, context: Any) -> Any:
+        if self.oracle.trials[request.trial.trial_id].status in ("COMPLETED", "FAILED"):
+            # By one that was taken for dead, and by the one that took its trial over.
+            return protos.get_service().EndTrialResponse()
         response = super().EndTrial(request, context)
         self._ended(request.trial.trial_id)
         return response
@@ -162,9 +165,9 @@ def explained() -> Iterator[None]:
         ) from error
 
 
-def pause(seconds: float = _PAUSE) -> None:
+def pause() -> None:
     """Lets a moment go by: KerasTuner asks a chief that has no trial yet again at once."""
-    time.sleep(seconds)
+    time.sleep(_PAUSE)
 
 
 def _address() -> tuple[str, str]:

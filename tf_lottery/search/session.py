@@ -179,7 +179,8 @@ def _names(loss: Any) -> Any:
         return {str(name): _names(one) for name, one in loss.items()}
     if isinstance(loss, (list, tuple)):
         return [_names(one) for one in loss]
-    return str(getattr(loss, "name", getattr(loss, "__name__", loss)))
+    unnamed = loss if isinstance(loss, str | None) else type(loss).__name__  # of others str has an address
+    return str(getattr(loss, "name", getattr(loss, "__name__", unnamed)))
 
 
 def _metrics(trained: Trained) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from tf_lottery.search import chief, oracles
 from tf_lottery.search.tuning_directory import TuningDirectory, described
 from tf_lottery.training import recorded
 from tf_lottery.training.history import Result
-from tf_lottery.training.runs import InUseError
+from tf_lottery.training.runs import InUseError, RunDirectory
 from tf_lottery.training.trainer import NonFiniteLossError
 
 # What a trial's hyperparameters are to blame for; anything else ends the search.
@@ -166,7 +167,9 @@ class RunTuner(base_tuner.BaseTuner):
 
     def run_trial(self, trial: Any) -> dict[str, float]:
         folder, share = self.folder(trial), self._share(trial)
-        trained = self._once_free(lambda: self.train(trial.hyperparameters, folder, share, **self._arguments))
+        trained = self._once_free(
+            folder, lambda: self.train(trial.hyperparameters, folder, share, **self._arguments)
+        )
         reference = self._reference(share)
         found = trials_module.outcome(reference, _results(folder), self._objective, self._target_density)
         self.keep(folder, found["level"], trained)
@@ -221,7 +224,7 @@ class RunTuner(base_tuner.BaseTuner):
             folder = self._directory.path / name
             with self._directory.one_at_a_time():
                 self.say(f"{name}: the dense network")
-                self.train_reference(folder, share, **self._arguments)
+                self._once_free(folder, lambda: self.train_reference(folder, share, **self._arguments))
             self._references[share] = results = _results(folder)
             if self._objective == "accuracy" and math.isnan(results[0].final_validation_accuracy):
                 raise ValueError(
@@ -230,8 +233,8 @@ class RunTuner(base_tuner.BaseTuner):
                 )
         return self._references[share]
 
-    def _once_free(self, train: Callable[[], Any]) -> Any:
-        """Trains; where the worker that the chief had given up lives still, once that one is through."""
+    def _once_free(self, folder: paths.Path, train: Callable[[], Any]) -> Any:
+        """Trains; where a worker that was given up is still in that folder, once it is through or dead."""
         while True:
             try:
                 return train()
@@ -239,7 +242,8 @@ class RunTuner(base_tuner.BaseTuner):
                 if not self._is_worker():
                     raise
                 self.say(str(error))
-                chief.pause(chief.BEAT)
+            while RunDirectory(folder, {}).replicate(1).holder():
+                time.sleep(chief.BEAT)
 
     def _share(self, trial: Any) -> float:
         epochs = trial.hyperparameters.values.get("tuner/epochs")  # of Hyperband

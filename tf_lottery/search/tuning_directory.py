@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tf_lottery import files, paths
@@ -22,11 +22,13 @@ class TuningDirectory:
         path: the folder, on any filesystem that TensorFlow reads; made once it is opened.
 
     Raises:
-        RunDirectoryError: it is a file, or holds a run.
+        RunDirectoryError: it is a file, or a bucket, or holds a run.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = paths.path(path).expanduser().absolute()
+        if not self.path.parent.name and isinstance(self.path, paths.RemotePath):
+            raise RunDirectoryError(f"{str(self.path)!r} is a bucket. Name a folder in it.")
         if self.path.exists() and not self.path.is_dir():
             raise RunDirectoryError(f"{str(self.path)!r} is a file. Choose another workdir.")
         if (self.path / recorded.CONFIG).exists():
@@ -72,7 +74,7 @@ class TuningDirectory:
             files.write_json(self.path / recorded.TUNING, settings)
             yield
 
-    def one_at_a_time(self) -> contextlib.AbstractContextManager[Any]:
+    def one_at_a_time(self) -> contextlib.AbstractContextManager[Callable[[], bool]]:
         """Waits for the lock to train the reference under: the next process finds it done."""
         return locks.held(self.path / _REFERENCE_LOCK, wait=math.inf)
 

@@ -1,9 +1,12 @@
 """The replicates of one run, shared out among the processes that work in its folder."""
 
 import contextlib
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from tf_lottery.training.runs import InUseError, ReplicateStore, RunDirectory
+
+_A_LOOK = 1.0  # seconds from one look for a sign of life to the next
 
 
 class Claims:
@@ -61,7 +64,7 @@ class Claims:
             with contextlib.ExitStack() as stack:
                 store = self._first_free(left, stack)
                 if store is None:
-                    left = [number for number in left if not self._stores[number].is_in_hand()]
+                    left = self._not_in_hand(left)
                     continue
                 left.remove(store.replicate)
                 # What another process has finished meanwhile is its own affair.
@@ -73,6 +76,20 @@ class Claims:
             with contextlib.suppress(InUseError):
                 return stack.enter_context(self._stores[number].claimed())
         return None
+
+    def _not_in_hand(self, numbers: Sequence[int]) -> Sequence[int]:
+        """Returns those replicates of which no process that works on them shows that it lives.
+
+        Returns as soon as there is one that nobody has any more.
+        """
+        signs = {number: self._stores[number].sign_of_life() for number in numbers}
+        while numbers:
+            now = {number: self._stores[number].sign_of_life() for number in numbers}
+            if None in now.values():
+                return numbers
+            numbers = [number for number in numbers if now[number] == signs[number]]
+            time.sleep(_A_LOOK if numbers else 0)
+        return numbers
 
     def _holders(self, replicates: Sequence[int]) -> dict[int, str]:
         """Returns replicate -> the process that works on it, of those on which one does."""

@@ -1,4 +1,4 @@
-"""Whether a run directory's config is that of the run that wants to go on in it."""
+"""Whether a config is that of the run that was made with it, or of the worker that is to train along."""
 
 from collections.abc import Collection
 from typing import Any
@@ -8,8 +8,8 @@ def differences(before: Any, now: Any, extendable: Collection[str]) -> list[str]
     """Returns a line for each entry that differs between two configs, as JSON has them.
 
     Args:
-        before: the config that the directory was made with.
-        now: the config of this run.
+        before: the config of the run directory, or of the chief.
+        now: the config of this run, or of this worker.
         extendable: dotted names of entries that may have grown.
     """
     before, now = _flat(before), _flat(now)

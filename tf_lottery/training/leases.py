@@ -14,7 +14,6 @@ from tf_lottery import paths
 
 _RENEWED = 20.0  # seconds from one sign of life to the next
 _LIFE = 120.0  # seconds without one after which a holder is taken for dead
-_A_LOOK = 1.0  # seconds from one look for it to the next
 _TRIES = 5  # of processes that come at the same moment
 _ASKS, _HOLDS = "asks", "holds"
 
@@ -125,14 +124,9 @@ class Lease:
         """Whether others may take this lease, once taken, for that of a dead process."""
         return self._gone or time.time() - self._said >= _LIFE
 
-    def outlives(self) -> bool:
-        """Whether who has the lease gives another sign of life: known within two minutes."""
-        known = {claim.said for claim in self._others()}
-        while others := self._others():
-            if any(claim.said not in known for claim in others):
-                return True
-            time.sleep(_A_LOOK)
-        return False
+    def sign_of_life(self) -> float | None:
+        """Returns when who has the lease last said that it lives; None if nobody has it."""
+        return max((claim.said for claim in self._others()), default=None)
 
     def release(self) -> None:
         self._released.set()
@@ -168,6 +162,10 @@ class Lease:
                     self._gone = True
                     return
                 self._say(_HOLDS)
+                if _is_held(self._others()):  # another took it over meanwhile
+                    self._gone = True
+                    self._file.unlink(missing_ok=True)
+                    return
 
 
 def _is_held(claims: list[Claim]) -> bool:

@@ -64,13 +64,15 @@ def holder(path: str | os.PathLike[str]) -> str | None:
         return error.holder
 
 
-def is_in_hand(path: str | os.PathLike[str]) -> bool:
-    """Whether a process that lives has a lock.
+def sign_of_life(path: str | os.PathLike[str]) -> float | None:
+    """Returns when the process that has a lock last showed that it lives, in seconds since 1970; else None.
 
-    On a filesystem without locks this takes until the process that has it says so again, or counts as dead.
+    Who has a file's lock lives now; on a filesystem without locks it says so again and again.
     """
     path = paths.path(path)
-    return Lease(path).outlives() if isinstance(path, paths.RemotePath) else holder(path) is not None
+    if isinstance(path, paths.RemotePath):
+        return Lease(path).sign_of_life()
+    return None if holder(path) is None else time.time()
 
 
 @contextlib.contextmanager

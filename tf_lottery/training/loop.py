@@ -104,7 +104,8 @@ class Loop:
         logs, batches, chunk = None, iter(data), _chunk_within_memory(data, self.chunk)
         while parts := stacked(itertools.islice(batches, chunk)):
             for part in parts:
-                logs = self._call("_test", *self._chunk_of(part, chunk))
+                if self.replicas.shared(tf.nest.flatten(part)[0].shape[1]):
+                    logs = self._call("_test", *self._chunk_of(part, chunk))
         if logs is None:
             raise ValueError(
                 f"The {name} data set gave no batch in this pass: it has to start anew for each."

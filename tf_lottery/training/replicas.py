@@ -129,9 +129,10 @@ class Replicas:
         return max(1, sum(int(np.prod(t.shape[1:])) * t.dtype.size for t in local))
 
     def _device(self, replica: int) -> contextlib.AbstractContextManager[Any]:
-        if self.count == 1:
+        try:
+            devices = self.strategy.extended.worker_devices  # of several machines, those of this one
+        except RuntimeError:  # of TensorFlow's default strategy
             return contextlib.nullcontext()
-        devices = self.strategy.extended.worker_devices  # of several machines, those of this one
         return tf.device(devices[replica % len(devices)])
 
 
@@ -156,9 +157,10 @@ def explaining_lost_workers() -> Iterator[None]:
 
 @functools.cache
 def _device_memory() -> float:
-    """Returns the bytes of memory of the smallest accelerator; without one, of the machine."""
+    """Returns the bytes of memory of the smallest accelerator; without one, that of a CPU device."""
     if not tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return whole / len(tf.config.list_logical_devices("CPU"))
     devices = device_lib.list_local_devices(context.context().config)
     said = [device.memory_limit for device in devices if device.device_type in ("GPU", "TPU")]
     return min(filter(None, said), default=_UNSAID)

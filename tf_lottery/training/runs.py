@@ -141,9 +141,9 @@ class ReplicateStore:
         """Returns which process works on it, if any."""
         return locks.holder(self.path / locks.LOCK)
 
-    def is_in_hand(self) -> bool:
-        """Whether a process works on it and lives; to know this may take two minutes."""
-        return locks.is_in_hand(self.path / locks.LOCK)
+    def sign_of_life(self) -> float | None:
+        """Returns when the process that works on it last showed that it lives; None if none does."""
+        return locks.sign_of_life(self.path / locks.LOCK)
 
     def holds(self, networks: Iterable[tuple[int, str]]) -> bool:
         """Whether all these networks, of a level and an arm each, are trained."""
@@ -202,7 +202,7 @@ class ReplicateStore:
         """Writes a network's files, result.json last: its presence says that all is there.
 
         Raises:
-            InUseError: another process has taken the replicate over.
+            RunDirectoryError: another process may have taken the replicate over.
         """
         self._check_claim()
         from tf_lottery.keras_api.masked_model import network_weights
@@ -226,7 +226,10 @@ class ReplicateStore:
 
     def _check_claim(self) -> None:
         if self._is_lost():
-            raise InUseError(self._run.path, "this one was not heard of for too long, and lost its claim")
+            raise RunDirectoryError(
+                f"This process was not heard of for minutes, and others may have taken {str(self.path)!r} "
+                "over for that of a dead one. Start the same command again: it goes on from what is done."
+            )
 
 
 def _remove_leftovers(folder: paths.Path, *parts: str) -> None:

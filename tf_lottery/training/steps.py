@@ -58,6 +58,12 @@ def _logged_steps(
         batch = batch_of(i, *data)
         examples = _examples_in(batch)
         if not examples:
+            if not names:
+                raise ValueError(
+                    "In eager mode, a replica that gets no example of a batch knows what its step returns "
+                    "from another one in its process. Leave run_eagerly out, or give evaluation data whose "
+                    f"last batch has an example for each of the {replicas.count} replicas."
+                )
             return dict.fromkeys(names, tf.constant(0.0)), tf.constant(0.0)
         logs = _scalars(function(batch))
         names[:] = logs

@@ -18,6 +18,7 @@ from tf_lottery.training import identity
 from tf_lottery.training.arms import Arrays, Start, Trained
 from tf_lottery.training.history import History
 from tf_lottery.training.progress import Progress
+from tf_lottery.training.replicas import Replicas
 from tf_lottery.training.runs import ReplicateStore
 
 _DESCRIBED = "described"
@@ -101,11 +102,7 @@ class Workers:
         """Returns the chief's numbers, with zeros up to a block."""
         block = np.zeros(_BLOCK, np.int32)
         block[: len(numbers)] = numbers if self.is_chief else 0
-        placed = self._strategy.experimental_distribute_values_from_function(
-            lambda replica: tf.constant(
-                block if replica.replica_id_in_sync_group == 0 else np.zeros_like(block)
-            )
-        )
+        placed = Replicas(self._strategy).place(lambda replica: np.zeros_like(block) if replica else block)
         return self._sum(placed).numpy()
 
     def _sum(self, placed: Any) -> tf.Tensor:
