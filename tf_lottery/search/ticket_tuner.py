@@ -12,7 +12,6 @@ from typing import Any
 import keras_tuner
 
 from tf_lottery import names, paths
-from tf_lottery.keras_api.flavour import FLAVOURS
 from tf_lottery.search.find_ticket import find_ticket
 from tf_lottery.search.ticket import Ticket
 from tf_lottery.search.tuner import RunTuner
@@ -164,6 +163,7 @@ class TicketTuner(RunTuner):
         self, hp: keras_tuner.HyperParameters, folder: paths.Path, share: float, **arguments: Any
     ) -> Ticket:
         given = self._given(hp, share, arguments)
+        gc.collect()  # what the last trial left
         density = {"target_density": self._target_density}
         return find_ticket(self._model(hp), workdir=folder, **density, **given)
 
@@ -189,9 +189,10 @@ class TicketTuner(RunTuner):
 
     def _model(self, hp: keras_tuner.HyperParameters) -> Any:
         # Layers are named by how many there were: as in a process that has built none, for a run to go on.
-        gc.collect()
-        for module in filter(None, map(sys.modules.get, FLAVOURS)):
-            module.backend.clear_session()
+        if keras := sys.modules.get("keras"):
+            keras.utils.clear_session(free_memory=False)  # which takes seconds where there is much
+        if tf_keras := sys.modules.get("tf_keras"):
+            tf_keras.backend.clear_session()
         return self._build(hp)
 
     def _given(
