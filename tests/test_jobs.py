@@ -18,7 +18,7 @@ from tf_lottery import cli
 from tf_lottery.experiments import driver, flags, jobs
 from tf_lottery.training import recorded
 
-# Without XLA, which takes seconds to compile.
+# Without XLA, which takes seconds to compile. In this process a test needs `no_xla` too, which undoes it.
 CONFIG = """
 from tf_lottery.experiments import noise
 from tf_lottery.experiments.config import ExperimentConfig
@@ -181,7 +181,7 @@ def test_no_more_processes_than_there_are_replicates(tmp_path, capsys, trained_b
     assert "\n--jobs=2: one replicate is left, which this process trains.\n" in capsys.readouterr().out
 
 
-def test_what_a_killed_process_leaves_as_the_others_end_is_trained_too(tmp_path, capsys, monkeypatch):
+def test_what_a_killed_process_leaves_as_the_others_end_is_trained_too(tmp_path, capsys, monkeypatch, no_xla):
     counts = []
 
     def run(words, count, networks):
