@@ -245,7 +245,9 @@ def test_another_tuning_is_refused_and_the_difference_shown(data, tmp_path):
     ):
         begin().search(*data, **{**SHORT, "steps": 16})
     with begin()._directory.open(begin()._settings):
-        with pytest.raises(ValueError, match=r"is in use by another tuning \(process \d+ on .*\). Wait"):
+        with pytest.raises(
+            ValueError, match=r"is in use by another tuning \(process \d+ on .*\)\. Wait for it, or choose"
+        ):
             begin().search(*data, **SHORT)
     with pytest.raises(ValueError, match="'.*reference' holds a run. Choose another workdir."):
         tf_lottery.TicketTuner(build, options, workdir=tmp_path / "reference")

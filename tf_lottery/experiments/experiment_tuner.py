@@ -48,7 +48,8 @@ class ExperimentTuner(RunTuner):
         self._config, self._space, self._target_density = config, space, target_density
         # What is wrong with the data or the model shows here, before the workdir is touched.
         experiment = Experiment(self.config_of(keras_tuner.HyperParameters()))
-        experiment.loop, self._levels(experiment)  # noqa: B018 (made for their errors)
+        self._levels(experiment)
+        experiment.loop  # noqa: B018 (made for its errors)
         super().__init__(
             self.config_of,
             workdir=workdir,

@@ -117,10 +117,10 @@ class Replicas:
         The answer is the same on all machines, whatever memory each has.
         """
         size = sum(array.nbytes for array in tf.nest.flatten(examples))
-        fits = float(size <= MEMORY_SHARE * _device_memory())
+        fits = size <= MEMORY_SHARE * _device_memory()
         if self.count == 1:
-            return bool(fits)
-        votes = tf.function(self.strategy.reduce)("SUM", self.place(lambda _: fits), axis=None)
+            return fits
+        votes = tf.function(self.strategy.reduce)("SUM", self.place(lambda _: float(fits)), axis=None)
         return int(votes) == self.count
 
     def bytes_per_example(self, data: Any) -> int:

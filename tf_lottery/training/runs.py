@@ -204,9 +204,9 @@ class ReplicateStore:
         Raises:
             RunDirectoryError: another process may have taken the replicate over.
         """
-        self._check_claim()
         from tf_lottery.keras_api.masked_model import network_weights
 
+        self._check_claim()
         folder, history = self.folder(trained.start), trained.history
         start = network_weights(trained.start.masked_state)
         files.write_tensors(folder / "start.safetensors", start, None)
