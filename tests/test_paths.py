@@ -40,7 +40,7 @@ def test_what_is_local_stays_what_it_was(given):
 def test_local_files_take_no_tensorflow(tmp_path):
     program = (
         "import sys\nfrom tf_lottery import files, paths\n"
-        "path = paths.path(sys.argv[1]) / 'x.json'\nfiles.write_json(path, 1)\nfiles.read_json(path)\n"
+        "path = paths.path(sys.argv[1]) / 'x.json'\nfiles.write_json(path, {})\nfiles.read_json(path)\n"
         "paths.common([path, path]), paths.relative(path), paths.remove_tree(path.parent)\n"
         "sys.exit('tensorflow' in sys.modules)"
     )

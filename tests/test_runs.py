@@ -451,7 +451,7 @@ def test_a_damaged_config_is_named(workdir, damage):
 
 def test_a_config_that_is_none_is_shown(workdir):
     (workdir / "config.json").write_text("[]")
-    assert "another config" in refusal(workdir)
+    assert "config.json': it was not written by tf_lottery. Choose another workdir." in refusal(workdir)
 
 
 def test_a_mask_that_this_run_does_not_come_to(workdir):

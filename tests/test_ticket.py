@@ -68,8 +68,9 @@ def raw(header, data=b""):
 
 
 def described(**changes):
-    text = json.dumps({"format": "tf_lottery.ticket.1", "level": 0, "history": [], **changes})
-    return {"__metadata__": {"tf_lottery": text}}
+    description = {"format": "tf_lottery.ticket.1", "level": 0, "history": [], **changes}
+    written = {"description": description, "sha256": files.sha_of_tensors({}, description)}
+    return {"__metadata__": {"tf_lottery": json.dumps(written)}}
 
 
 def assert_same(loaded, ticket):
@@ -146,9 +147,9 @@ def test_other_tickets_make_other_files(tmp_path):
 def test_a_file_of_format_1_is_read_as_long_as_there_are_any(path):
     header = {
         "__metadata__": {
-            "tf_lottery": '{"format": "tf_lottery.ticket.1", "digest": '
-            '"2c0a13289ebe00c40e48d6b2811917c94fc32983bff5bf18ed1c7cecdf003b0f", "level": 3, "rewind_step": '
-            '100, "method": "by hand", "verdict": "fine", "history": [{"level": 0, "density": 1.0}]}'
+            "tf_lottery": '{"description": {"format": "tf_lottery.ticket.1", "level": 3, "rewind_step": 100, '
+            '"method": "by hand", "verdict": "fine", "history": [{"level": 0, "density": 1.0}]}, "sha256": '
+            '"c6fe2ba338d5c6354dc46cbd81bd8501c25f301bddf71e22bf9d71dddbb26303"}'
         },
         "weights/fc/bias": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
         "weights/fc/kernel": {"dtype": "F32", "shape": [1, 2], "data_offsets": [8, 16]},
@@ -218,9 +219,12 @@ def test_a_ticket_of_a_later_format_is_refused(path):
         Ticket.load(path)
 
 
-def test_a_file_without_its_digest_is_damaged(path):
-    path.write_bytes(raw(described()))
-    with pytest.raises(ValueError, match="it is damaged: its digest is not that of its content"):
+def test_a_file_with_another_checksum_is_damaged(path):
+    tensor = {"mask/a": {"dtype": "BOOL", "shape": [1], "data_offsets": [0, 1]}}
+    path.write_bytes(raw({**described(), **tensor}, b"\1"))
+    with pytest.raises(
+        ValueError, match="it is damaged, or somebody changed it: its checksum is not that of"
+    ):
         Ticket.load(path)
 
 

@@ -1,7 +1,11 @@
-"""Files that are whole or not there: written under another name, synced, renamed."""
+"""Files that are whole or not there: written under another name, synced, renamed.
+
+What is read again has a checksum in it, so that damage to a file that was finished is noticed.
+"""
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -20,6 +24,7 @@ from tf_lottery import paths
 Path = str | os.PathLike[str]
 TEMPORARY = ".*.tf_lottery.tmp"  # what the temporary names match
 _DESCRIPTION = "tf_lottery"
+_SHA = "sha256"
 # What safetensors reads back as NumPy arrays; it writes float8 too, and cannot read it.
 _TYPES = {"bool", "bfloat16", "complex64", *(f"float{n}" for n in (16, 32, 64))}
 _TYPES |= {f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)}
@@ -66,35 +71,46 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file.
+def write_json(path: Path, entries: Mapping[str, Any]) -> None:
+    """Writes a JSON file: the entries, and last their checksum.
 
     Raises:
-        ValueError: `value` holds NaN or infinity, which JSON has no words for.
+        ValueError: `entries` hold NaN or infinity, which JSON has no words for.
     """
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(entries, allow_nan=False)
+    entries = {**json.loads(text), _SHA: _sha_of_json(json.loads(text))}
+    write_text(path, json.dumps(entries, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads what `write_json` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, or somebody changed it.
     """
     try:
-        return json.loads(paths.path(path).read_bytes())
-    except ValueError as error:
+        entries = json.loads(paths.path(path).read_bytes())
+        if not isinstance(entries, dict) or _SHA not in entries:
+            raise ValueError("it was not written by tf_lottery")
+        _check(entries.pop(_SHA), _sha_of_json(entries))
+        return entries
+    except (ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
 
 
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a CSV file: a header, then a line for each row, column -> value."""
+    write_text(path, csv_text(columns, rows))
+
+
+def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Returns what `write_csv` writes."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def append_csv(path: Path, columns: Iterable[str], row: Iterable[Any]) -> None:
@@ -133,8 +149,10 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], description: An
                 f"Cannot write {name!r}, of type {array.dtype.name}. Expected bool, integers, bfloat16, "
                 "float16 to float64, or complex64: convert it with array.astype(...)."
             )
+    described = json.loads(json.dumps(description))
+    metadata = {"description": described, _SHA: sha_of_tensors(tensors, described)}
     with replacing(path) as file:
-        file.write(safetensors.numpy.save(tensors, {_DESCRIPTION: json.dumps(description)}))
+        file.write(safetensors.numpy.save(tensors, {_DESCRIPTION: json.dumps(metadata)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], Any]:
@@ -150,9 +168,11 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], Any]:
         with _local(path) as local, safetensors.safe_open(local, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             metadata = file.metadata() or {}
-        if _DESCRIPTION not in metadata:
+        written = json.loads(metadata.get(_DESCRIPTION, "null"))
+        if not isinstance(written, dict) or written.keys() != {"description", _SHA}:
             raise ValueError("it was not written by tf_lottery")
-        return tensors, json.loads(metadata[_DESCRIPTION])
+        _check(written[_SHA], sha_of_tensors(tensors, written["description"]))
+        return tensors, written["description"]
     except RecursionError:
         raise _unreadable(path, ValueError("its description is nested too deep")) from None
     # An AttributeError is a type of tensor that NumPy does not have.
@@ -181,6 +201,26 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             return {name: arrays[name] for name in arrays.files}
     except Exception as error:  # zipfile and NumPy raise many kinds
         raise _unreadable(path, error) from error
+
+
+def sha_of_tensors(tensors: Mapping[str, np.ndarray], description: Any) -> str:
+    """Returns the SHA-256 of names, types, shapes and values, and of what JSON holds beside them."""
+    sha = hashlib.sha256(_sha_of_json(description).encode())
+    for name in sorted(tensors):
+        array = np.asarray(tensors[name])
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        sha.update(json.dumps([name, array.dtype.name, array.shape]).encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def _sha_of_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _check(written: Any, found: str) -> None:
+    if written != found:
+        raise ValueError("it is damaged, or somebody changed it: its checksum is not that of its content")
 
 
 @contextlib.contextmanager

@@ -39,7 +39,10 @@ class Command:
 
 
 COMMANDS = {
-    "report": Command("table and verdict of a run, finished or not; several runs side by side"),
+    "report": Command(
+        "table and verdict of a run, finished or not; several runs side by side",
+        {"verify": Option(False, "read every file of the run first, and name those that are damaged")},
+    ),
     "plot": Command(
         "all figures of a run, finished or not; several runs side by side",
         {

@@ -4,14 +4,14 @@ import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tf_lottery import files, paths
 from tf_lottery.tickets.masks import Arrays
 from tf_lottery.training.history import SEARCH, TICKET, History, Result
 
 DELETE = "Delete {!r}: the same command makes it again."
-RESULT, CONFIG = "result.json", "config.json"
+RESULT, CONFIG, TABLE = "result.json", "config.json", "results.csv"
 TUNING = "tuning.json"  # beside the run directories of a tuning's trials
 
 Path = str | os.PathLike[str]
@@ -67,7 +67,7 @@ def networks(workdir: Path) -> list[Recorded]:
         RunDirectoryError: a result is damaged; names the file.
     """
     found = paths.path(workdir).glob(f"replicate_*/level_*/*/{RESULT}")
-    return sorted((Recorded(path.parent, _read_result(path)) for path in found), key=_place)
+    return sorted((Recorded(path.parent, read_result(path)) for path in found), key=_place)
 
 
 def compared(workdir: Path) -> list[Recorded]:
@@ -86,6 +86,12 @@ def results(workdir: Path) -> list[Result]:
         RunDirectoryError: a result is damaged; names the file.
     """
     return [network.result for network in networks(workdir)]
+
+
+def table(results: Iterable[Result]) -> str:
+    """Returns results as CSV: a header, then a row for each."""
+    columns = [field.name for field in dataclasses.fields(Result)]
+    return files.csv_text(columns, map(dataclasses.asdict, results))
 
 
 def runs_in(workdir: Path) -> dict[str, paths.Path]:
@@ -127,6 +133,7 @@ def _place(network: Recorded) -> tuple:
     return result.replicate, result.level, result.arm != TICKET, result.arm
 
 
-def _read_result(path: paths.Path) -> Result:
+def read_result(path: paths.Path) -> Result:
+    """Reads the result of one network."""
     with explaining(DELETE.format(str(path.parent))):
         return Result(**{k: math.nan if v is None else v for k, v in files.read_json(path).items()})

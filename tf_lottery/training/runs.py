@@ -14,9 +14,8 @@ from tf_lottery import files, paths
 from tf_lottery.tickets import masks
 from tf_lottery.training import environment, identity, locks, recorded
 from tf_lottery.training.arms import Arrays, Start, Trained
-from tf_lottery.training.history import Result
 from tf_lottery.training.progress import Progress, by_step, in_order, snapshots_of
-from tf_lottery.training.recorded import CONFIG, DELETE, RESULT, RunDirectoryError, explaining
+from tf_lottery.training.recorded import CONFIG, DELETE, RESULT, TABLE, RunDirectoryError, explaining
 
 _CHECKPOINT, _SNAPSHOTS = "checkpoint.safetensors", "snapshots.safetensors"
 _A_LOOK = 0.2  # seconds
@@ -83,11 +82,9 @@ class RunDirectory:
 
     def write_results(self) -> None:
         """Writes results.csv anew: a header, then one row per finished network."""
-        columns = [field.name for field in dataclasses.fields(Result)]
         with locks.alone(self.path):  # so that who writes last has seen all
             _remove_leftovers(self.path, "")
-            rows = map(dataclasses.asdict, recorded.results(self.path))
-            files.write_csv(self.path / "results.csv", columns, rows)
+            files.write_text(self.path / TABLE, recorded.table(recorded.results(self.path)))
 
     def _check_config(self) -> None:
         path = self.path / CONFIG
@@ -175,7 +172,7 @@ class ReplicateStore:
                 start,
                 files.read_tensors(folder / "end.safetensors")[0],
                 recorded.read_history(folder),
-                snapshots_of(files.read_tensors(snapshots)[0], start.state) if snapshots.exists() else {},
+                snapshots_of(files.read_tensors(snapshots)[0], start.state) if start.snapshots else {},
             )
         if not masks.equal(mask, start.mask):
             raise RunDirectoryError(

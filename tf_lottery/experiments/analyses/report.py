@@ -10,27 +10,36 @@ from tf_lottery.analysis.figures import studies as study_figures
 from tf_lottery.analysis.findings import NOTHING_TRAINED, Findings
 from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments import experiment
-from tf_lottery.training import recorded
+from tf_lottery.training import recorded, verification
 from tf_lottery.training.history import Result
 
 
-def analyze(folder: str | os.PathLike[str]) -> Findings:
+def analyze(folder: str | os.PathLike[str], *, verify: bool = False) -> Findings:
     """Returns table and verdict of a run, how much of it is done if not all, and figure `search`.
 
     With replicates, the table of paired differences ticket minus reinit too.
+
+    Args:
+        folder: the run directory.
+        verify: whether all its files are looked at first.
+
+    Raises:
+        RunDirectoryError: a file is damaged or missing; with `verify`, names all of these.
     """
+    checked = f"All {verification.verify(folder)} files are as they were written." if verify else ""
     results = _results(folder)
     if not results:
         return NOTHING_TRAINED
-    parts = [_progress(folder, results), report.text(results)]
+    parts = [checked, _progress(folder, results), report.text(results)]
     return Findings("\n\n".join(filter(None, parts)), figures={"search": search.plot_search(results)})
 
 
-def compare(runs: Mapping[str, str | os.PathLike[str]]) -> Findings:
+def compare(runs: Mapping[str, str | os.PathLike[str]], *, verify: bool = False) -> Findings:
     """Returns a table with a row for each run, and figures `side_by_side` and `together`.
 
     Args:
         runs: name -> run directory. One without a trained dense network is left out, and named.
+        verify: whether all files were looked at, which `analyze` does.
     """
     study = {name: _results(folder) for name, folder in runs.items()}
     begun = {name: rows for name, rows in study.items() if any(row.is_dense for row in rows)}
