@@ -5,7 +5,7 @@ import pytest
 
 import tf_lottery
 from tf_lottery.training.recorded import RunDirectoryError, results
-from tf_lottery.training.trainer import NonFiniteLossError
+from tf_lottery.training.trainer import NonFiniteError
 
 SMALL = {"steps": 30, "batch_size": 16, "levels": 2, "eval_every": 10, "verbose": 0}
 
@@ -185,7 +185,7 @@ def test_a_model_that_cannot_be_searched_is_refused(keras, data):
 def test_a_loss_that_is_nan_is_said_and_the_model_is_as_before(keras, make_model, data):
     model = make_model(keras.optimizers.SGD(1e30))
     before = kernels(model)
-    with pytest.raises(NonFiniteLossError, match="level 0, arm 'ticket'"):
+    with pytest.raises(NonFiniteError, match="level 0, arm 'ticket'"):
         tf_lottery.find_ticket(model, *data, **SMALL)
     for kernel, first in zip(kernels(model), before):
         np.testing.assert_array_equal(kernel, first)

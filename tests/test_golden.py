@@ -13,8 +13,9 @@ from tf_lottery.search.plan import Plan
 from tf_lottery.tickets import masks, scores
 from tf_lottery.tickets.rewinding import Rewinding
 from tf_lottery.tickets.scores import Evidence
+from tf_lottery.training.listener import Listener
 from tf_lottery.training.loop import Loop
-from tf_lottery.training.trainer import Listener, Trainer
+from tf_lottery.training.trainer import Trainer
 
 ONES, TARGET = np.ones((1, 10), np.float32), np.full((1, 1), 40, np.float32)
 NO_BOOLS = [np.ones((10, 1), int), np.full((10, 1), 0.5)]

@@ -1,10 +1,12 @@
-"""Real runs that are killed, started again, and compared with undisturbed ones; and a full disk.
+"""Real runs that are killed or told to stop, started again, and compared with undisturbed ones.
 
-As a program, `python tests/test_kill.py FOLDER`, this file fills FOLDER for the tests. It imports TensorFlow
-once and forks a process for each start of the driver, which works as long as TensorFlow has no threads yet.
+As a program, `python tests/test_kill.py FLAVOUR FOLDER`, this file fills FOLDER for the tests. It imports
+TensorFlow once and forks a process for each start of the driver, which works as long as TensorFlow has no
+threads yet.
 """
 
 import functools
+import io
 import json
 import os
 import pathlib
@@ -16,14 +18,15 @@ import time
 
 import pytest
 
-from tf_lottery import cli
-
 FLAVOURS = ("tf_keras", "keras")
 DIFFERENT = ("environment.json", "timings.csv")
-TINY = {"network.name": "mlp:16", "train.steps": 40, "train.eval_every_steps": 10, "prune.levels": 2}
-# What is counted, and the greatest count at which a process is killed; "clock" is in milliseconds.
-# All together they are less than a whole run.
-MOMENTS = {"fsync": 60, "replace": 30, "unlink": 30, "train": 7, "evaluate": 16, "clock": 6000}
+# A network takes four chunks: at steps 100, 120 (which is evaluated), 140.
+TINY = {"network.name": "mlp:16", "train.steps": 140, "train.eval_every_steps": 120, "prune.levels": 2}
+KILLS, IN_A_ROW = 26, 6
+# Where a process is killed, how often of thirteen times, and the greatest count there; "clock" is in
+# milliseconds. A system call is any of those by which files are written, before it or after.
+MOMENTS = {"system call": (8, None), "train": (2, 12), "evaluate": (2, 8), "clock": (1, 4000)}
+SIGNALS = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 
 def contents(path):
@@ -35,27 +38,26 @@ def contents(path):
     }
 
 
-def start(flavour, workdir, moment, count):
-    """Forks a process that runs the driver; it is killed at the count-th call of `moment`. Was it?"""
+def start(flavour, workdir, moment="", count=0, number=signal.SIGKILL):
+    """Forks a process that runs the driver, and gets a signal at the count-th `moment`; returns its status."""
     child = os.fork()
     if child == 0:
         try:
-            kill_at(moment, count)
+            at_moment(moment, count, lambda: os.kill(os.getpid(), number))
             run_driver(flavour, workdir)
             os._exit(0)
+        except SystemExit as end:
+            os._exit(end.code)
         finally:
             os._exit(1)
     if moment == "clock":
         time.sleep(count / 1000)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if status not in (0, signal.SIGKILL):
-        sys.exit(f"the driver ended with status {status}")
-    return status == signal.SIGKILL
+        os.kill(child, number)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def run_driver(flavour, workdir):
-    from tf_lottery.experiments import driver
+    from tf_lottery.experiments import driver, stopping
     from tf_lottery.experiments.config import ExperimentConfig
 
     config = ExperimentConfig(flavour=flavour, replicates=2)
@@ -63,28 +65,62 @@ def run_driver(flavour, workdir):
         section, name = entry.split(".")
         setattr(getattr(config, section), name, value)
     sys.stdout = open(os.devnull, "w")
-    driver.run(config, str(workdir))
+    with stopping.once_saved():
+        driver.run(config, str(workdir))
 
 
-def kill_at(moment, count):
+def at_moment(moment, count, act):
     from tf_lottery.training import loop
 
-    owner = {"fsync": os, "replace": os, "unlink": pathlib.Path}.get(moment, loop.Loop)
-    if not hasattr(owner, moment):
-        return
-    function, calls = getattr(owner, moment), iter(range(1, count))
+    calls = iter(range(1, count))
 
-    @functools.wraps(function)
-    def call(*args, **kwargs):
+    def counted():
         if next(calls, None) is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
+            act()
 
-    setattr(owner, moment, call)
+    if moment == "system call":
+        sys.setprofile(lambda frame, event, called: makes_system_call(event, called) and counted())
+    elif moment in ("train", "evaluate"):
+        function = getattr(loop.Loop, moment)
+
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            counted()
+            return function(*args, **kwargs)
+
+        setattr(loop.Loop, moment, call)
 
 
-def main(folder):
-    """Makes an undisturbed run of each flavour in FOLDER, and one that is killed again and again."""
+NAMES = ("open", "mkdir", "write", "flush", "fsync", "close", "replace", "rename", "unlink", "remove", "rmdir")
+
+
+def makes_system_call(event, called):
+    """Whether a profiler is told of one that changes files, before it is made or after."""
+    if event not in ("c_call", "c_return") or getattr(called, "__name__", "") not in NAMES:
+        return False
+    return getattr(called, "__module__", "") in ("posix", "_io") or isinstance(called.__self__, io.IOBase)
+
+
+def count_system_calls(flavour, workdir):
+    """Makes an undisturbed run; returns how many there are."""
+    child = os.fork()
+    if child == 0:
+        calls = []
+        sys.setprofile(lambda frame, event, called: makes_system_call(event, called) and calls.append(1))
+        try:
+            run_driver(flavour, workdir)
+            sys.setprofile(None)
+            workdir.with_name("calls").write_text(str(len(calls)))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        sys.exit("the driver ended with an error")
+    return int(workdir.with_name("calls").read_text())
+
+
+def main(flavour, folder):
+    """Makes an undisturbed run in FOLDER, some that are killed again and again, and one that is told to stop."""
     import keras  # noqa: F401
     import sklearn.datasets  # noqa: F401
 
@@ -94,75 +130,87 @@ def main(folder):
 
     workdirs.RunDirectory = functools.partial(runs.RunDirectory, checkpoint_seconds=0)
     loop.prefers_xla = lambda model: False  # for the time that it takes to compile
-    for flavour in FLAVOURS:
-        draw, killed, inside = random.Random(flavour), [], 0
-        start(flavour, folder / flavour / "undisturbed", "nothing", 0)
-        workdir = folder / flavour / "killed"
-        for moment in draw.sample(sorted(MOMENTS), len(MOMENTS)):
-            count = draw.randint(1, MOMENTS[moment])
-            if start(flavour, workdir, moment, count):
-                killed.append((moment, count))
-            inside += any(workdir.rglob("checkpoint.safetensors"))
-        start(flavour, workdir, "nothing", 0)
-        (folder / flavour / "report").write_text(json.dumps({"killed": killed, "inside": inside}))
+    calls = count_system_calls(flavour, folder / "undisturbed")
+    report = {"kills": kill(flavour, folder, calls), "calls": calls, "told": tell(flavour, folder / "told")}
+    (folder / "report").write_text(json.dumps(report))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def kill(flavour, folder, calls):
+    draw, kills = random.Random(flavour), []
+    moments = [moment for moment, (share, _) in MOMENTS.items() for _ in range(2 * share)]
+    draw.shuffle(moments)
+    while moments:
+        workdir = folder / f"killed_{len(kills)}"
+        for _ in range(IN_A_ROW):
+            moment = moments.pop()
+            count = draw.randint(1, MOMENTS[moment][1] or calls // IN_A_ROW)
+            status = start(flavour, workdir, moment, count)
+            kills.append([workdir.name, moment, count, status])
+            if status == 0 or not moments:
+                break
+        if start(flavour, workdir):
+            sys.exit(f"the driver did not go on after {kills}")
+    return kills
+
+
+def tell(flavour, workdir):
+    """Tells the run to stop again and again, in the middle of a chunk; returns what it had saved each time."""
+    told = []
+    for number in [*SIGNALS] * 3:
+        began = time.monotonic()
+        status = start(flavour, workdir, "train", 2, number)
+        since = [in_the_middle(path) for path in workdir.rglob("checkpoint.safetensors")]
+        told.append([number, status, since, time.monotonic() - began])
+    if start(flavour, workdir):
+        sys.exit(f"the driver did not go on after {told}")
+    return told
+
+
+def in_the_middle(checkpoint):
+    from tf_lottery import files
+
+    return files.read_tensors(checkpoint)[1]["since"]
+
+
+@pytest.fixture(scope="module", params=FLAVOURS)
+def folder(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("kill")
     # Threads of BLAS would be lost in the forks.
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, __file__, str(path)], env=environment, capture_output=True, text=True, check=False
-    )
+    words = [sys.executable, __file__, request.param, str(path)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return path
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
-def test_a_run_that_is_killed_ends_with_the_same_bytes(folder, flavour):
-    report = json.loads((folder / flavour / "report").read_text())
-    # Else this would show little. The clock may come too late.
-    assert len(report["killed"]) >= len(MOMENTS) - 1 and report["inside"] >= 1, report
-    undisturbed, killed = contents(folder / flavour / "undisturbed"), contents(folder / flavour / "killed")
+def assert_same(folder, undisturbed):
+    found = contents(folder)
+    assert sorted(found) == sorted(undisturbed)
+    assert [name for name, data in undisturbed.items() if found[name] != data] == []
+
+
+@pytest.mark.timeout(1200)
+def test_a_run_that_is_killed_ends_with_the_same_bytes(folder):
+    report = json.loads((folder / "report").read_text())
+    killed = [moment for _, moment, _, status in report["kills"] if status == -signal.SIGKILL]
+    assert {status for *_, status in report["kills"]} <= {0, -signal.SIGKILL}, report
+    # Else this would show little. Counts, and the clock, may come too late for a run that is nearly done.
+    assert len(killed) >= KILLS - 4 and killed.count("system call") >= 12, report
+    undisturbed = contents(folder / "undisturbed")
     # Two replicates of a level with five files and a snapshot, and of two with two arms; tickets; the rest.
     assert len(undisturbed) == 2 * (6 + 4 * 5 + 3 + 1) + 2
-    assert sorted(killed) == sorted(undisturbed)
-    assert [name for name, data in undisturbed.items() if killed[name] != data] == [], report
+    for name in {name for name, *_ in report["kills"]}:
+        assert_same(folder / name, undisturbed)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A folder that holds 160 kB."""
-    words = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(tmp_path)]
-    try:
-        mounted = subprocess.run(words, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("a small disk needs the command mount")
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
-    yield tmp_path
-    subprocess.run(["umount", str(tmp_path)], check=True)
-
-
-def test_a_full_disk(small_disk, tmp_path_factory, capsys):
-    words = [f"--config.{entry}={value}" for entry, value in TINY.items()]
-    workdir, elsewhere = small_disk / "run", tmp_path_factory.mktemp("elsewhere") / "run"
-    assert cli.main(["run", *words, f"--workdir={workdir}"]) == 1
-    out, err = capsys.readouterr()
-    start, _, rest = err.partition(": No space left on device. ")
-    assert start.startswith(f"tf-lottery: '{workdir}/")
-    assert rest == "Make room, and the same command goes on from what is done.\n"
-    assert "level  0  ticket" in out
-    part = contents(workdir)
-    assert not [name for name in part if name.endswith(".tmp")]
-    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
-    for path in (workdir, elsewhere):
-        assert cli.main(["run", *words, f"--workdir={path}"]) == 0
-    assert "networks done already" in capsys.readouterr().out
-    assert contents(workdir) == contents(elsewhere)
-    assert len(part) < len(contents(elsewhere))
+@pytest.mark.timeout(1200)
+def test_a_run_that_is_told_to_stop_saves_what_it_does(folder):
+    told = json.loads((folder / "report").read_text())["told"]
+    assert [status for _, status, _, _ in told] == [SIGNALS[number] for number, *_ in told], told
+    # Within a chunk the second call of `train` is the one before the evaluation, or the one after it.
+    assert all(len(since) == 1 for _, _, since, _ in told) and {s for _, _, (s,), _ in told} >= {100}, told
+    assert_same(folder / "told", contents(folder / "undisturbed"))
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]))
+    main(sys.argv[1], pathlib.Path(sys.argv[2]))

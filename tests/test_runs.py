@@ -52,7 +52,7 @@ class Model:
 class Loop:
     """What a trainer needs of a Loop. A step depends on the batch and on the optimizer's state."""
 
-    chunk, evaluation_names = 2, ("validation", "test")
+    chunk, evaluation_names, pauses = 2, ("validation", "test"), True
 
     def __init__(self, model, metrics=("accuracy",)):
         self.model = model
@@ -64,6 +64,22 @@ class Loop:
 
     def reset_metrics(self):
         pass
+
+    def metrics_state(self):
+        return []
+
+    def restore_metrics(self, state):
+        assert state == []
+
+    @property
+    def soundness(self):
+        return {"validation": self}
+
+    def is_finite(self):
+        return True
+
+    def classes_predicted(self):
+        return 10
 
     def train(self, batches):
         variables = self.model.variables

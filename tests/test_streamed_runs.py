@@ -10,8 +10,8 @@ from tf_lottery.experiments.analyses import connectivity, infoplane, structure
 from tf_lottery.experiments.config import ExperimentConfig
 from tf_lottery.experiments.experiment import Experiment
 from tf_lottery.keras_api.flavour import FLAVOURS
+from tf_lottery.training.listener import Listener
 from tf_lottery.training.runs import RunDirectory
-from tf_lottery.training.trainer import Listener
 
 pytestmark = pytest.mark.usefixtures("no_xla")
 

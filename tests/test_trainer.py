@@ -8,12 +8,13 @@ import pytest
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
 from tf_lottery.tickets import masks
 from tf_lottery.training.arms import Start
+from tf_lottery.training.listener import Listener
 from tf_lottery.training.loop import Loop
-from tf_lottery.training.trainer import Listener, NonFiniteLossError, Trainer
+from tf_lottery.training.trainer import NonFiniteError, Trainer
 
 
 class Memory:
-    """A store that keeps a checkpoint at every evaluation."""
+    """A store that keeps a checkpoint after every chunk."""
 
     def __init__(self):
         self.progress = None
@@ -154,7 +155,7 @@ def test_a_loss_that_is_nan_is_named_with_level_arm_and_step(setting):
     masked, trainer, start = setting
     state = {path: array.copy() for path, array in masked.fresh_state.items()}
     state["fc1/bias"][:] = np.nan
-    with pytest.raises(NonFiniteLossError, match="nan at step 0 of level 3, arm 'reinit'; no evaluation was"):
+    with pytest.raises(NonFiniteError, match="nan at step 0 of level 3, arm 'reinit'; no evaluation was"):
         trainer()(start(3, state=state, arm="reinit"))
 
 
@@ -162,7 +163,7 @@ def test_a_loss_that_explodes_in_training_is_named(keras, make_model, data):
     masked = MaskedModel(make_model(keras.optimizers.SGD(1e30)))
     loop = Loop(masked.model, data, {"validation": data}, batch_size=16, chunk=5, jit=False)
     trainer = Trainer(masked, loop, steps=20, eval_every=10, order_key=(0, 1))
-    with pytest.raises(NonFiniteLossError, match="last good evaluation was at step 0. Lower the learning"):
+    with pytest.raises(NonFiniteError, match="last good evaluation was at step 0. Lower the learning"):
         trainer(Start(0, "ticket", masks.ones(masked.shapes), masked.fresh_state))
 
 

@@ -18,8 +18,9 @@ from tf_lottery.tickets import masks
 from tf_lottery.tickets.rewinding import Rewinding
 from tf_lottery.training.arms import Start
 from tf_lottery.training.history import Result
+from tf_lottery.training.listener import Listener
 from tf_lottery.training.loop import Loop
-from tf_lottery.training.trainer import Listener, Trainer
+from tf_lottery.training.trainer import Trainer
 
 ONES, TARGET = np.ones((1, 10), np.float32), np.full((1, 1), 40, np.float32)
 EVERY_OTHER = {"inner/kernel": np.array([1, 0] * 5, bool).reshape(10, 1)}

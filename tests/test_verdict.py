@@ -187,7 +187,7 @@ def test_nothing_was_pruned_yet():
     verdict = judge([DENSE])
     assert (verdict.winning, verdict.best, verdict.level) == (None, 0, 0)
     assert verdict.sentence == (
-        "Nothing was pruned yet: the dense network reaches 96.70 % test accuracy, early stop at step 700."
+        "No ticket is trained yet: the dense network reaches 96.70 % test accuracy, early stop at step 700."
     )
 
 

@@ -30,7 +30,7 @@ What either has made is looked at by
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
-    with stopping.once_tidied_up() if words[:1] == ["import-data"] else stopping.at_once():
+    with stopping.once_tidied_up() if words[:1] == ["import-data"] else stopping.once_saved():
         try:
             return _run_command(words)
         except BrokenPipeError:

@@ -14,8 +14,8 @@ from tf_lottery.tickets.masks import Mask
 from tf_lottery.training import locks, recorded
 from tf_lottery.training.arms import Start, Trained
 from tf_lottery.training.events import Events, image_summary
-from tf_lottery.training.history import History
-from tf_lottery.training.trainer import Listener
+from tf_lottery.training.history import Failure, History
+from tf_lottery.training.listener import Listener
 
 _SIDE = 1024  # pixels: a larger mask is shown in blocks
 _GRAY = 0.9
@@ -84,6 +84,11 @@ class TensorBoard(Listener):
         if here_and_now:
             self._write_report(draws=time.monotonic() >= self._next_figures)
 
+    def given_up(self, start: Start, failure: Failure) -> None:
+        if self._network:
+            self._network.close()
+            self._network = None
+
     def close(self) -> None:
         for events in [*self._by_level.values(), *([self._network] if self._network else [])]:
             events.close()
@@ -140,7 +145,7 @@ class TensorBoard(Listener):
             if draws:
                 self._draw(results)
             with contextlib.closing(Events(self._folder / "analysis" / "report")) as events:
-                events.text("report", report.text(results))
+                events.text("report", report.text(results, recorded.failures(self._workdir)))
                 for summary in self._figures:
                     events.raw(summary)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tf_lottery.analysis import differences, tables
 from tf_lottery.analysis.aggregate import MEASURES, Group, Measure, first_measured, groups
@@ -126,7 +126,8 @@ def judge(results: Sequence[Result], *, tolerance: float = 0.002) -> Verdict:
     dense, measure = tickets.pop(0), first_measured(results)
     if not tickets:
         reached = _reached(dense, measure, measure.name)
-        return Verdict(None, 0, f"Nothing was pruned yet: the dense network reaches {reached}.")
+        clauses = [f"No ticket is trained yet: the dense network reaches {reached}", *_dead_ends({0: dense})]
+        return Verdict(None, 0, "; ".join(clauses) + ".")
     pairs = {level: ticket.paired_with(dense) for level, ticket in tickets.items()}
     compared = {
         level: _Comparison(*pair, measure, tolerance) for level, pair in pairs.items() if len(pair[0])
@@ -183,10 +184,18 @@ def _sentence(
         clauses.append(f"ticket minus reinit {_difference(difference, shown.measure)}")
     if shown.dense.early_stop_reached:
         clauses += _reservations(verdict, compared)
-    collapsed = [str(level) for level, c in compared.items() if any(c.ticket.values("empty_layers"))]
-    if collapsed:
-        clauses.append(f"layer collapse, a layer without any weight left: level {', '.join(collapsed)}")
+    clauses += _dead_ends({0: shown.dense, **{level: c.ticket for level, c in compared.items()}})
     return "; ".join(clauses) + "."
+
+
+def _dead_ends(tickets: Mapping[int, Group]) -> list[str]:
+    """Returns which levels' tickets have an empty layer, and which know but one class."""
+    ends = {
+        "layer collapse, a layer without any weight left": lambda ticket: any(ticket.values("empty_layers")),
+        "one class predicted for all examples": lambda ticket: 1 in ticket.values("classes_predicted"),
+    }
+    found = {end: [str(n) for n, ticket in tickets.items() if met(ticket)] for end, met in ends.items()}
+    return [f"{end}: level {', '.join(levels)}" for end, levels in found.items() if levels]
 
 
 def _reached(group: Group, measure: Measure, name: str = "") -> str:

@@ -19,6 +19,7 @@ from tf_lottery.tickets.masks import TICKET
 from tf_lottery.tickets.pruning import SCOPES
 from tf_lottery.tickets.rewinding import FINAL, REWINDINGS, Rewinding
 from tf_lottery.tickets.scores import CRITERIA
+from tf_lottery.training.arms import ON_NAN
 from tf_lottery.training.strategies import STRATEGIES
 
 
@@ -75,6 +76,7 @@ class TrainConfig(_Section):
     control_steps: int = _entry(0, "the same of controls, which learn more slowly; 0 for as many")
     eval_every_steps: int = _entry(20, "steps between two evaluations")
     test_curves: bool = _entry(True, "test data at every evaluation, or only at new lows of validation loss")
+    on_nan: str = _entry("skip", "where numbers become NaN: skip gives that network up, stop ends the run")
 
 
 @dataclasses.dataclass
@@ -234,6 +236,7 @@ _NAMES = (
     ("prune.scope", SCOPES, "scope"),
     ("prune.criterion", CRITERIA, "criterion"),
     ("prune.schedule", SCHEDULES, "schedule"),
+    ("train.on_nan", ON_NAN, "way to go on after NaN"),
     ("flavour", FLAVOURS, "flavour"),
     ("strategy", STRATEGIES, "strategy"),
 )
@@ -288,5 +291,5 @@ def count_networks(config: ExperimentConfig) -> tuple[int, int]:
 def entries_of(config: ExperimentConfig) -> dict[str, Any]:
     """Returns all that determines the results, for a run directory to keep and compare."""
     entries = {**dataclasses.asdict(config), "control_levels": levels_with_controls(config)}
-    del entries["strategy"]  # a run may go on with other devices
+    del entries["strategy"], entries["train"]["on_nan"]  # a run may go on with others
     return entries

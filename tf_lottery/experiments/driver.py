@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 from tf_lottery.analysis.tensorboard import TensorBoard
 from tf_lottery.experiments import config as config_module
-from tf_lottery.experiments import workdirs
+from tf_lottery.experiments import stopping, workdirs
 from tf_lottery.experiments.config import ExperimentConfig
 from tf_lottery.experiments.experiment import Experiment
 from tf_lottery.keras_api.masked_model import network_weights
 from tf_lottery.search.ticket import Ticket
 from tf_lottery.training import environment, recorded
 from tf_lottery.training.history import Result
+from tf_lottery.training.listener import Listener
 from tf_lottery.training.replicas import explaining_lost_workers
 from tf_lottery.training.runs import ReplicateStore
 from tf_lottery.training.terminal import Terminal
 from tf_lottery.training.timings import Timings
-from tf_lottery.training.trainer import Listener
 from tf_lottery.training.workers import SharedStore, Workers
 
 
@@ -61,6 +61,7 @@ def run(
     directory.open()
     tensorboard = TensorBoard(directory.path, plan.arms, plan.hyperparameters)
     with (
+        stopping.saving() if workers.count == 1 else contextlib.nullcontext(),
         contextlib.closing(_terminal(config)) as terminal,
         contextlib.closing(tensorboard),
         contextlib.closing(shared.claimed()) as stores,
@@ -69,9 +70,16 @@ def run(
             terminal.replicate = store.replicate if config.replicates > 1 else None
             tensorboard.replicate = store.replicate
             timings = Timings(directory.path / "timings.csv", store.replicate)
-            _search(experiment, store, (terminal, tensorboard, timings))
+            _search(experiment, store, (terminal, tensorboard, timings, _Leaving()))
         directory.write_results()
     return recorded.results(directory.path)
+
+
+class _Leaving(Listener):
+    """Leaves training off when the process is told to stop."""
+
+    def interrupts(self) -> bool:
+        return stopping.told()
 
 
 def _search(

@@ -18,11 +18,12 @@ from tf_lottery.search.plan import Plan
 from tf_lottery.tickets import controls, masks, pruning, scores, seeds
 from tf_lottery.training import inputs, strategies
 from tf_lottery.training.arms import Start, Trained
+from tf_lottery.training.listener import Listener
 from tf_lottery.training.loop import Loop
 from tf_lottery.training.recorded import CONFIG, explaining
 from tf_lottery.training.runs import ReplicateStore, RunDirectory
 from tf_lottery.training.streams import Stream
-from tf_lottery.training.trainer import Listener, Trainer
+from tf_lottery.training.trainer import Trainer
 from tf_lottery.training.workers import Workers
 
 
@@ -105,9 +106,9 @@ class Experiment:
         Each has its whole `start`, with the optimizer's state, so that it can be trained again.
         """
 
-        def load(start: Start) -> Trained:
+        def load(start: Start) -> Trained | None:
             trained = store.load(start)
-            if trained is None:
+            if trained is None and store.failure(start) is None:
                 raise _NotThere
             return trained
 
@@ -124,8 +125,10 @@ class Experiment:
         order: Sequence[int | str] = (),
         store: ReplicateStore | None = None,
         listeners: Sequence[Listener] = (),
-    ) -> Trained:
+    ) -> Trained | None:
         """Trains one network as the search does; or, with `order`, on batches in another order.
+
+        Returns None where the config gives up what becomes NaN, and the store keeps that it did.
 
         Args:
             start: what to train.
@@ -133,6 +136,9 @@ class Experiment:
             order: what else it depends on; nothing, for the order of the search.
             store: where the network is kept, and found if it was trained before.
             listeners: are told what happens.
+
+        Raises:
+            NonFiniteError: the loss or a weight became NaN or infinite, and the network is not given up.
         """
         train = self.config.train
         trainer = Trainer(
@@ -143,6 +149,7 @@ class Experiment:
             eval_every=train.eval_every_steps,
             order_key=(self.config.seed, replicate, *order),
             test_curves=train.test_curves,
+            on_nan=train.on_nan if store else "stop",
             store=store,
             listeners=listeners,
         )

@@ -112,7 +112,8 @@ class ExperimentTuner(RunTuner):
 
 
 def _tickets_alone(config: ExperimentConfig, share: float) -> ExperimentConfig:
-    """Shortens each training to that share, and leaves the controls out."""
+    """Shortens each training to that share, leaves the controls out, and has NaN end the trial."""
+    config.train.on_nan = "stop"
     config.train.steps = math.ceil(share * config.train.steps)
     config.controls, config.control_levels = (), ()
     return config

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import tqdm
 
+from tf_lottery.experiments import stopping
+
 WORK = "work"  # the command that the processes are started with
 _THREADS = "TF_NUM_INTRAOP_THREADS"
 
@@ -30,12 +32,16 @@ def run(words: Sequence[str], count: int, networks: int) -> int:
 
     Returns:
         The exit status: 0, or that of the process that failed.
+
+    Raises:
+        KeyboardInterrupt: this process was told to stop; the others have saved what they did, and ended.
     """
     said: queue.Queue[tuple[_Worker, str]] = queue.Queue()
     environment = _environment()
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(contextlib.closing(_live_line(networks)))
         workers = {_Worker(words, environment, cores, stack, said) for cores in cores_of(count)}
+        stack.enter_context(stopping.saving(lambda: [worker.terminate() for worker in set(workers)]))
         while workers:
             worker, line = said.get()
             if line:
@@ -45,11 +51,15 @@ def run(words: Sequence[str], count: int, networks: int) -> int:
                 continue
             workers.discard(worker)
             status, errors = worker.end()
+            if stopping.told():  # as all of them were
+                continue
             if status < 0:
                 errors += _killed(-status, bool(workers))
             bar.write(errors, file=sys.stderr, end="")
             if status > 0 or status and not workers:
                 return status if status > 0 else 128 - status
+    if stopping.told():
+        raise KeyboardInterrupt
     return 0
 
 
@@ -101,6 +111,10 @@ class _Worker:
         status = self._process.wait()
         self._errors.seek(0)
         return status, self._errors.read().decode(errors="replace")
+
+    def terminate(self) -> None:
+        """Tells it to save what it does, and to end."""
+        self._process.terminate()
 
     def _kill(self) -> None:
         self._process.kill()

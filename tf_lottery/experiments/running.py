@@ -25,7 +25,7 @@ def run(words: list[str]) -> int:
     if together and strategies.workers()[1] > 0:
         return _follow(study, tpu)
     folders = workdirs.folders(study, workdir)
-    alone, in_use = "" in study, 0
+    alone, in_use, untrained = "" in study, 0, 0
     with noise.dropped():
         if isinstance(paths.path(workdir), paths.RemotePath):  # TensorFlow looks at it
             _start(next(iter(study.values())), tpu)
@@ -51,10 +51,11 @@ def run(words: list[str]) -> int:
         if status:
             return status
         print(f"\n{_report(folder)}\n", flush=True)
+        untrained += not recorded.results(folder)
         if others := claims[name].told():
             print(f"Others are still at work: {others}.\n", flush=True)
     _conclude(workdir, {} if alone else folders)
-    return int(in_use == len(study))
+    return int(in_use + untrained == len(study))
 
 
 def _are_of_workers(study: dict[str, ExperimentConfig], count: int, tpu: str) -> bool:

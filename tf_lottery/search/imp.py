@@ -22,7 +22,7 @@ from tf_lottery.training import environment, inputs
 from tf_lottery.training.arms import TICKET, Arrays, Start, Trained
 from tf_lottery.training.history import History
 
-Train = Callable[[Start], Trained]
+Train = Callable[[Start], Trained | None]
 Redraw = Callable[[int], Arrays]
 
 
@@ -43,7 +43,8 @@ def iterative_pruning(
 
     Args:
         plan: levels, criterion, controls and so on.
-        train: trains one arm; what it returns has the snapshots that `Start` asks for.
+        train: trains one arm; what it returns has the snapshots that `Start` asks for. None says that the
+            arm was given up: the search goes on without it, and ends where it is the ticket.
         initial: path -> array, every variable at initialization.
         mask: path -> bool array, what is there to prune: all, for a dense network.
         redraw: takes a seed; returns every variable of a freshly drawn network.
@@ -58,11 +59,15 @@ def iterative_pruning(
     search, start = None, Start(0, TICKET, mask, initial, snapshots=plan.snapshots(0))
     for level in range(plan.levels + 1):
         ticket = train(start)
-        search = search or Search(plan, train, ticket, network)
-        yield ticket
-        yield from _train_controls(search, ticket.start, redraw)
-        if level < plan.levels:
-            start = _rewound(search, level + 1, find_mask(search, ticket))
+        if ticket:
+            search = search or Search(plan, train, ticket, network)
+            yield ticket
+        if search:
+            yield from _train_controls(search, start, redraw)
+        found = find_mask(search, ticket) if ticket and level < plan.levels else None
+        if not found:
+            return
+        start = _rewound(search, level + 1, found)
 
 
 def _rewound(search: Search, level: int, found: Found) -> Start:
@@ -102,7 +107,8 @@ def _train_controls(search: Search, ticket: Start, redraw: Redraw | None) -> Ite
         start = Start(ticket.level, name, *control(found))
         if start.step == ticket.step:
             start = dataclasses.replace(start, resets_step=ticket.resets_step, until=ticket.until)
-        yield search.train(start)
+        if trained := search.train(start):
+            yield trained
 
 
 def _unpruned(ticket: Start, dense: Trained) -> Arrays:

@@ -1,7 +1,8 @@
 """Schedules: what the mask of the next level is made from.
 
 A schedule takes the search and the ticket that was trained last, and returns what it has
-`Found`. To add one, write such a function and name it in `SCHEDULES`.
+`Found`, or None where a network that it trains to find a mask is given up. To add one, write
+such a function and name it in `SCHEDULES`.
 """
 
 import dataclasses
@@ -45,7 +46,7 @@ class Search:
     """
 
     plan: Plan
-    train: Callable[[Start], Trained]
+    train: Callable[[Start], Trained | None]
     dense: Trained
     network: Network | None = None
 
@@ -70,7 +71,7 @@ class Search:
         return (trained.last_step if step == FINAL else step) - trained.start.step
 
 
-Schedule = Callable[[Search, Trained], Found]
+Schedule = Callable[[Search, Trained], Found | None]
 
 
 def iterative(search: Search, ticket: Trained) -> Found:
@@ -86,7 +87,7 @@ def one_shot(search: Search, ticket: Trained) -> Found:
     return Found(mask, search.dense, search.steps_for_scores(search.dense))
 
 
-def early_bird(search: Search, ticket: Trained) -> Found:
+def early_bird(search: Search, ticket: Trained) -> Found | None:
     """Trains the dense network until its mask of the next level stays the same (1909.11957)."""
     plan, dense, level = search.plan, search.dense, ticket.start.level + 1
 
@@ -102,6 +103,8 @@ def early_bird(search: Search, ticket: Trained) -> Found:
     searched = search.train(
         dataclasses.replace(dense.start, level=level, arm=SEARCH, snapshots=ends, watch=watch)
     )
+    if searched is None:
+        return None
     if searched.last_step == dense.last_step:
         warnings.warn(
             f"The mask of level {level} did not stay the same in {dense.last_step} steps: the early-bird "

@@ -16,12 +16,13 @@ from tf_lottery.search.ticket import Ticket
 from tf_lottery.training import environment, inputs
 from tf_lottery.training.arms import Start, Trained
 from tf_lottery.training.callbacks import Callbacks, KerasCallbacks, names
+from tf_lottery.training.listener import Listener
 from tf_lottery.training.loop import Loop
 from tf_lottery.training.replicas import explaining_lost_workers
 from tf_lottery.training.runs import ReplicateStore, RunDirectory
 from tf_lottery.training.terminal import Terminal
 from tf_lottery.training.timings import Timings
-from tf_lottery.training.trainer import Listener, Trainer
+from tf_lottery.training.trainer import Trainer
 from tf_lottery.training.workers import SharedStore, Workers
 
 REPLICATE = 1

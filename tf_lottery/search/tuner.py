@@ -20,11 +20,11 @@ from tf_lottery.search.tuning_directory import TuningDirectory, described
 from tf_lottery.training import recorded
 from tf_lottery.training.history import Result
 from tf_lottery.training.runs import InUseError, RunDirectory
-from tf_lottery.training.trainer import NonFiniteLossError
+from tf_lottery.training.trainer import NonFiniteError
 
 # What a trial's hyperparameters are to blame for; anything else ends the search.
 _FAILURES = (
-    NonFiniteLossError,
+    NonFiniteError,
     keras_tuner.errors.FailedTrialError,
     MemoryError,
     tf.errors.ResourceExhaustedError,

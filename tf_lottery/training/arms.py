@@ -11,6 +11,9 @@ from tf_lottery.training.history import SEARCH, TICKET, History, Result
 
 Arrays = dict[str, np.ndarray]
 
+# What happens to an arm whose numbers are not finite any more -> whether it is given up.
+ON_NAN = {"stop": False, "skip": True}
+
 
 @dataclasses.dataclass(frozen=True)
 class Watch:
@@ -114,4 +117,5 @@ class Trained:
             search_steps=self.start.search_steps,
             empty_layers=len(masks.empty_layers(self.start.mask)),
             final_training_accuracy=history.final(f"train/{history.accuracy}"),
+            classes_predicted=history.classes_predicted,
         )

@@ -8,9 +8,8 @@ import tensorflow as tf
 
 from tf_lottery.keras_api import flavour
 from tf_lottery.training.arms import Start
-from tf_lottery.training.history import History
-from tf_lottery.training.loop import Logs
-from tf_lottery.training.trainer import Listener
+from tf_lottery.training.history import History, Logs
+from tf_lottery.training.listener import Listener
 
 Callbacks = Any | Sequence[Any] | Callable[[int, str], Any]
 

@@ -8,7 +8,9 @@ import numpy as np
 
 from tf_lottery.tickets.masks import SEARCH, TICKET
 
-__all__ = ["SEARCH", "TICKET", "History", "Result"]
+__all__ = ["SEARCH", "TICKET", "Failure", "History", "Logs", "Result"]
+
+Logs = dict[str, float]  # metrics by name
 
 
 @dataclasses.dataclass
@@ -21,10 +23,13 @@ class History:
         curves: `"<data>/<metric>"` -> one float for each of `steps`, where data is
             `train` (over the steps since the last evaluation; NaN at the first),
             `validation` or `test`.
+        classes_predicted: how many different classes the network predicts after its last step; 0
+            where that was not looked at, or its output is not one of classes.
     """
 
     steps: list[int] = dataclasses.field(default_factory=list)
     curves: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    classes_predicted: int = 0
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """Appends one evaluation; a curve that has no value yet starts with NaN."""
@@ -70,6 +75,8 @@ class Result:
     model has no such metric or there is no such data. `search_steps` are the training
     steps that were spent to find the mask, `empty_layers` the kernels that it empties.
     The training accuracy is that over the steps since the evaluation before the last.
+    `classes_predicted` are the different classes that the trained network predicts for up to 1,000
+    validation examples; 0 where the model has no accuracy, or no output of classes.
     """
 
     replicate: int
@@ -86,6 +93,7 @@ class Result:
     search_steps: int = 0
     empty_layers: int = 0
     final_training_accuracy: float = math.nan
+    classes_predicted: int = 0
 
     @property
     def is_dense(self) -> bool:
@@ -96,3 +104,38 @@ class Result:
     def early_stop_reached(self) -> bool:
         """False where validation loss was still falling at the last evaluation."""
         return self.early_stop_step < self.last_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A network that was given up, as its loss or its weights were no finite numbers any more.
+
+    Attributes:
+        level: how often its mask was pruned.
+        arm: as of `Result`.
+        step: at which it was seen.
+        reason: what was seen, such as `"The loss is nan"`.
+        last_good: the step of the last evaluation with finite numbers; None where there was none.
+        replicate: 1-based.
+    """
+
+    level: int
+    arm: str
+    step: int
+    reason: str
+    last_good: int | None
+    replicate: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.reason} at step {self.step} of level {self.level}, arm {self.arm!r}; {self._good}"
+
+    @property
+    def seen(self) -> str:
+        """Returns what was seen, of a network that is named already."""
+        return f"{self.reason[0].lower()}{self.reason[1:]} at step {self.step}; {self._good}"
+
+    @property
+    def _good(self) -> str:
+        if self.last_good is None:
+            return "no evaluation was good"
+        return f"the last good evaluation was at step {self.last_good}"

@@ -8,7 +8,7 @@ data are inputs.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,12 @@ import tensorflow as tf
 
 from tf_lottery.keras_api import optimizers
 from tf_lottery.training.data import DataOrder, Examples, count
+from tf_lottery.training.history import Logs
 from tf_lottery.training.replicas import Replicas
-from tf_lottery.training.steps import repeated
+from tf_lottery.training.soundness import Soundness
+from tf_lottery.training.steps import is_of_keras, repeated
 from tf_lottery.training.streams import HostArrays, Stream, StreamOrder, stacked
 
-Logs = dict[str, float]
 _EVALUATION_BATCH, _BYTES = 1000, 2**26
 _XLA_REFUSES = ("unsupported operations", "compile-time constant")
 
@@ -36,6 +37,9 @@ class Loop:
         chunk: most steps in one call. Constant, for XLA compiles anew for each shape;
             lower for a stream whose batches are large.
         jit: whether XLA compiles the loop; None lets `prefers_xla` decide.
+
+    Attributes:
+        soundness: name of evaluation data -> what looks at the model with examples of them.
 
     Raises:
         ValueError: the batch size is out of range, or no multiple of the number of replicas.
@@ -70,6 +74,7 @@ class Loop:
         self._evaluation_data = {name: self._shared_out(name, data) for name, data in evaluation.items()}
         self._build(train)
         self._compile()
+        self.soundness = {name: Soundness(model, self.replicas, data) for name, data in evaluation.items()}
 
     def order(self, *key: int | str) -> DataOrder | StreamOrder:
         """Returns which batches each step takes, to hand to `train`: a function of step and key."""
@@ -94,6 +99,23 @@ class Loop:
     def reset_metrics(self) -> None:
         """Starts the model's metrics anew."""
         self.model.reset_metrics()
+
+    @property
+    def pauses(self) -> bool:
+        """Whether training can go on later between two evaluations: all that was gathered since is known."""
+        return self.replicas.count == 1 and is_of_keras(self.model, "train_step")
+
+    def metrics_state(self) -> list[np.ndarray]:
+        """Returns what the model's metrics have gathered, one array for each of their variables."""
+        return [np.array(variable) for variable in self._metrics_variables()]
+
+    def restore_metrics(self, state: Sequence[np.ndarray]) -> None:
+        """Sets the model's metrics to what `metrics_state` returned."""
+        for variable, value in zip(self._metrics_variables(), state, strict=True):
+            variable.assign(value)
+
+    def _metrics_variables(self) -> list[Any]:
+        return [variable for metric in self.model.metrics for variable in metric.variables]
 
     def evaluate(self, name: str) -> Logs:
         """Returns the model's metrics over the evaluation data called `name`."""

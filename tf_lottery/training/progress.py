@@ -1,7 +1,7 @@
 """An arm in the middle of its training, and the same as tensors, for files and for other workers."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from tf_lottery.tickets.masks import Arrays
 from tf_lottery.training.history import History
 
-_STATE, _SNAPSHOT, _CURVE = "state/", "snapshot/", "curve/"
+_STATE, _SNAPSHOT, _CURVE, _METRIC = "state/", "snapshot/", "curve/", "metric/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +20,20 @@ class Progress:
         state: path -> array, every variable of the model and its optimizer.
         history: its metrics so far.
         snapshots: step -> state, of what was asked for and came by.
+        since: steps trained since the last evaluation.
+        metrics: what the model's metrics have gathered in these, one array for each of their variables.
     """
 
     state: Arrays
     history: History
     snapshots: Mapping[int, Arrays] = dataclasses.field(default_factory=dict)
+    since: int = 0
+    metrics: Sequence[np.ndarray] = ()
+
+    @property
+    def step(self) -> int:
+        """The step that training goes on from."""
+        return self.history.steps[-1] + self.since
 
     def tensors(self) -> tuple[Arrays, dict[str, Any]]:
         """Returns all of it as tensors by name, and what is to be known beside them, as JSON can hold it."""
@@ -33,7 +42,9 @@ class Progress:
         tensors |= {_SNAPSHOT + name: array for name, array in by_step(self.snapshots).items()}
         tensors |= {_CURVE + name: np.array(curve) for name, curve in curves.items()}
         # The tensors may come back in another order, and curves.npz has the curves in theirs.
-        return tensors, {"steps": self.history.steps, "curves": list(curves)}
+        tensors |= {f"{_METRIC}{i:03d}": array for i, array in enumerate(self.metrics)}
+        numbers = {"steps": self.history.steps, "classes_predicted": self.history.classes_predicted}
+        return tensors, {**numbers, "since": self.since, "curves": list(curves)}
 
     @classmethod
     def of(cls, tensors: Arrays, described: Mapping[str, Any], like: Arrays) -> "Progress":
@@ -45,8 +56,10 @@ class Progress:
             like: path -> array in the network's order, which a snapshot is given.
         """
         curves = {name: tensors[_CURVE + name].tolist() for name in described["curves"]}
-        history = History(described["steps"], curves)
-        return cls(under(_STATE, tensors), history, snapshots_of(under(_SNAPSHOT, tensors), like))
+        history = History(described["steps"], curves, described["classes_predicted"])
+        snapshots = snapshots_of(under(_SNAPSHOT, tensors), like)
+        metrics = [array for _, array in sorted(under(_METRIC, tensors).items())]
+        return cls(under(_STATE, tensors), history, snapshots, described["since"], metrics)
 
 
 def under(prefix: str, tensors: Arrays) -> Arrays:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 
 from tf_lottery import files, paths
 from tf_lottery.tickets.masks import Arrays
-from tf_lottery.training.history import SEARCH, TICKET, History, Result
+from tf_lottery.training.history import SEARCH, TICKET, Failure, History, Result
 
 DELETE = "Delete {!r}: the same command makes it again."
-RESULT, CONFIG, TABLE = "result.json", "config.json", "results.csv"
+RESULT, FAILURE, CONFIG, TABLE = "result.json", "failure.json", "config.json", "results.csv"
 TUNING = "tuning.json"  # beside the run directories of a tuning's trials
 
 Path = str | os.PathLike[str]
@@ -88,6 +88,16 @@ def results(workdir: Path) -> list[Result]:
     return [network.result for network in networks(workdir)]
 
 
+def failures(workdir: Path) -> list[Failure]:
+    """Returns the networks of a run that were given up, by replicate and level.
+
+    Raises:
+        RunDirectoryError: what tells of one is damaged; names the file.
+    """
+    found = map(read_failure, paths.path(workdir).glob(f"replicate_*/level_*/*/{FAILURE}"))
+    return sorted(found, key=lambda failure: (failure.replicate, failure.level, failure.arm))
+
+
 def table(results: Iterable[Result]) -> str:
     """Returns results as CSV: a header, then a row for each."""
     columns = [field.name for field in dataclasses.fields(Result)]
@@ -116,7 +126,7 @@ def read_history(folder: paths.Path) -> History:
     """Reads the curves of one network."""
     arrays = files.read_arrays(folder / "curves.npz")
     curves = {name: array.tolist() for name, array in arrays.items()}
-    return History(curves.pop("steps"), curves)
+    return History(curves.pop("steps"), curves, curves.pop("classes_predicted"))
 
 
 @contextlib.contextmanager
@@ -137,3 +147,9 @@ def read_result(path: paths.Path) -> Result:
     """Reads the result of one network."""
     with explaining(DELETE.format(str(path.parent))):
         return Result(**{k: math.nan if v is None else v for k, v in files.read_json(path).items()})
+
+
+def read_failure(path: paths.Path) -> Failure:
+    """Reads why a network was given up."""
+    with explaining(DELETE.format(str(path.parent))):
+        return Failure(**files.read_json(path))

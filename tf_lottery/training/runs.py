@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -14,8 +15,9 @@ from tf_lottery import files, paths
 from tf_lottery.tickets import masks
 from tf_lottery.training import environment, identity, locks, recorded
 from tf_lottery.training.arms import Arrays, Start, Trained
+from tf_lottery.training.history import SEARCH, TICKET, Failure
 from tf_lottery.training.progress import Progress, by_step, in_order, snapshots_of
-from tf_lottery.training.recorded import CONFIG, DELETE, RESULT, TABLE, RunDirectoryError, explaining
+from tf_lottery.training.recorded import CONFIG, DELETE, FAILURE, RESULT, TABLE, RunDirectoryError, explaining
 
 _CHECKPOINT, _SNAPSHOTS = "checkpoint.safetensors", "snapshots.safetensors"
 _A_LOOK = 0.2  # seconds
@@ -129,7 +131,7 @@ class ReplicateStore:
             except locks.InUse as error:
                 raise InUseError(self._run.path, error.holder) from error
             _remove_leftovers(self.path, "", "level_*/*/")
-            for path in self.path.glob(f"level_*/*/{_CHECKPOINT}"):
+            for path in self._find(_CHECKPOINT):
                 if path.with_name(RESULT).exists():
                     path.unlink()
             yield self
@@ -143,8 +145,15 @@ class ReplicateStore:
         return locks.sign_of_life(self.path / locks.LOCK)
 
     def holds(self, networks: Iterable[tuple[int, str]]) -> bool:
-        """Whether all these networks, of a level and an arm each, are trained."""
-        return all((self._folder(*network) / RESULT).exists() for network in networks)
+        """Whether all these networks, of a level and an arm each, are trained, or will never be.
+
+        Those that were given up will not, nor those of levels whose mask would have come from one of them.
+        """
+        given_up = {(f.level, f.arm) for f in map(recorded.read_failure, self._find(FAILURE))}
+        # A ticket is pruned to the mask of the next level; arm `search` is trained for that of its own.
+        ends = [level + (arm == TICKET) for level, arm in given_up if arm in (TICKET, SEARCH)]
+        due = (network for network in networks if network[0] < min(ends, default=math.inf))
+        return all(network in given_up or (self._folder(*network) / RESULT).exists() for network in due)
 
     def initial(self, state: Arrays) -> Arrays:
         """Returns the initial state kept here; keeps `state` where there is none yet."""
@@ -160,6 +169,21 @@ class ReplicateStore:
 
     def _folder(self, level: int, arm: str) -> paths.Path:
         return self.path / f"level_{level:02d}" / arm
+
+    def _find(self, name: str) -> Iterator[paths.Path]:
+        return self.path.glob(f"level_*/*/{name}")
+
+    def failure(self, start: Start) -> Failure | None:
+        """Returns why the network was given up, if it was."""
+        path = self.folder(start) / FAILURE
+        return recorded.read_failure(path) if path.exists() else None
+
+    def save_failure(self, failure: Failure) -> None:
+        self._check_claim()
+        folder = self._folder(failure.level, failure.arm)
+        entries = {**dataclasses.asdict(failure), "replicate": self.replicate}
+        files.write_json(folder / FAILURE, entries)
+        (folder / _CHECKPOINT).unlink(missing_ok=True)
 
     def load(self, start: Start) -> Trained | None:
         folder = self.folder(start)
@@ -213,11 +237,13 @@ class ReplicateStore:
         if trained.snapshots:
             files.write_tensors(folder / _SNAPSHOTS, by_step(trained.snapshots), None)
         curves = {name: np.array(curve) for name, curve in history.curves.items()}
-        files.write_arrays(folder / "curves.npz", {"steps": np.array(history.steps), **curves})
+        numbers = {"steps": np.array(history.steps), "classes_predicted": np.array(history.classes_predicted)}
+        files.write_arrays(folder / "curves.npz", {**numbers, **curves})
         result = dataclasses.asdict(trained.result(self.replicate))
         # JSON knows no NaN.
         files.write_json(folder / RESULT, {k: None if v != v else v for k, v in result.items()})
-        (folder / _CHECKPOINT).unlink(missing_ok=True)
+        for name in (_CHECKPOINT, FAILURE):
+            (folder / name).unlink(missing_ok=True)
         self._run.write_results()
         self._run.last_written = time.monotonic()
 

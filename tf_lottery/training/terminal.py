@@ -8,9 +8,8 @@ import tqdm
 
 from tf_lottery.tickets import masks
 from tf_lottery.training.arms import Start, Trained
-from tf_lottery.training.history import History
-from tf_lottery.training.loop import Logs
-from tf_lottery.training.trainer import Listener
+from tf_lottery.training.history import Failure, History, Logs
+from tf_lottery.training.listener import Listener
 
 
 class Terminal(Listener):
@@ -59,6 +58,11 @@ class Terminal(Listener):
             f"early stop at step {history.early_stop_step:>6}{_metrics(history)}{_collapse(start)}",
             file=sys.stdout,
         )
+        sys.stdout.flush()
+
+    def given_up(self, start: Start, failure: Failure) -> None:
+        self._step = None
+        self._bar.write(f"{self._name(start)} {masks.density(start.mask):7.2%}  given up: {failure.seen}")
         sys.stdout.flush()
 
     def close(self) -> None:

@@ -6,8 +6,8 @@ import time
 from tf_lottery import files, paths
 from tf_lottery.training import locks
 from tf_lottery.training.arms import Start, Trained
-from tf_lottery.training.history import History
-from tf_lottery.training.trainer import Listener
+from tf_lottery.training.history import Failure, History
+from tf_lottery.training.listener import Listener
 
 _COLUMNS = ("replicate", "level", "arm", "steps", "seconds")
 
@@ -31,6 +31,9 @@ class Timings(Listener):
     def started(self, start: Start, history: History) -> None:
         step = history.steps[-1] if history.steps else start.step
         self._began = step, time.monotonic()
+
+    def given_up(self, start: Start, failure: Failure) -> None:
+        self._began = None
 
     def finished(self, trained: Trained) -> None:
         if self._began is None:  # it was trained in an earlier run

@@ -1,50 +1,31 @@
 """Training one arm from its start to its last step, on the evaluation grid."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from tf_lottery import names
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
 from tf_lottery.tickets.rewinding import FINAL
-from tf_lottery.training.arms import Arrays, Start, Trained
+from tf_lottery.training.arms import ON_NAN, Arrays, Start, Trained
 from tf_lottery.training.data import DataOrder
-from tf_lottery.training.history import History
-from tf_lottery.training.loop import Logs, Loop
+from tf_lottery.training.history import Failure, History, Logs
+from tf_lottery.training.listener import Interrupted, Listener
+from tf_lottery.training.loop import Loop
 from tf_lottery.training.progress import Progress
 from tf_lottery.training.streams import StreamOrder
 
 
-class NonFiniteLossError(ValueError):
-    """The loss of a network became NaN or infinite."""
+class NonFiniteError(ValueError):
+    """The loss or the weights of a network became NaN or infinite.
 
+    Attributes:
+        failure: of which, and when.
+    """
 
-class Listener:
-    """Hears what happens in training. Override what is of interest."""
-
-    def started(self, start: Start, history: History) -> None:
-        """An arm starts, or goes on where `history` ends."""
-
-    def stepping(self, start: Start, step: int) -> None:
-        """A chunk of steps begins after `step`."""
-
-    def stepped(self, start: Start, step: int, logs: Logs) -> None:
-        """A chunk of steps is done; `logs` are the metrics since the last evaluation."""
-
-    def evaluating(self, start: Start, step: int) -> None:
-        """The network is about to be evaluated, as it is after `step`."""
-
-    def evaluated(self, start: Start, history: History) -> None:
-        """The last entry of `history` is new."""
-
-    def stops(self) -> bool:
-        """Whether the arm that is trained now is to end here."""
-        return False
-
-    def ended(self, start: Start) -> None:
-        """The last step is done. What is changed in the model now belongs to the result."""
-
-    def finished(self, trained: Trained) -> None:
-        """An arm is done, now or in an earlier run."""
+    def __init__(self, failure: Failure):
+        super().__init__(f"{failure}. Lower the learning rate, clip gradients, or look for NaN in the data.")
+        self.failure = failure
 
 
 class Store(Protocol):
@@ -52,6 +33,12 @@ class Store(Protocol):
 
     def load(self, start: Start) -> Trained | None:
         """Returns the network if its training was finished before."""
+
+    def failure(self, start: Start) -> Failure | None:
+        """Returns why the network was given up, if it was."""
+
+    def save_failure(self, failure: Failure) -> None:
+        """Keeps that a network is given up."""
 
     def load_progress(self, start: Start) -> Progress | None:
         """Returns the last checkpoint of an unfinished training."""
@@ -81,6 +68,8 @@ class Trainer:
             same; the curves have gaps (NaN), and evaluation costs about a third.
         checkpoints: whether an arm goes on in the middle. Without them it is trained
             again from its start, as listeners need it that have a memory of their own.
+        on_nan: what happens to an arm whose loss or weights become NaN or infinite: `"stop"` raises an
+            error, `"skip"` gives it up, and the others go on.
         store: where trained networks are kept; None keeps nothing.
         listeners: are told what happens.
     """
@@ -96,6 +85,7 @@ class Trainer:
         order_key: Sequence[int | str],
         test_curves: bool = True,
         checkpoints: bool = True,
+        on_nan: str = "stop",
         store: Store | None = None,
         listeners: Sequence[Listener] = (),
     ):
@@ -107,27 +97,41 @@ class Trainer:
         self._order_key = tuple(order_key)
         self._test_curves = test_curves
         self._checkpoints = checkpoints
+        self._skips = names.find(on_nan, ON_NAN, "way to go on after NaN")
         self._store = store
         self._listeners = listeners
 
-    def __call__(self, start: Start) -> Trained:
-        """Trains `start` to the last step, or returns it from the store.
+    def __call__(self, start: Start) -> Trained | None:
+        """Trains `start` to the last step, or returns it from the store; None if it is given up.
 
         Raises:
-            NonFiniteLossError: the loss became NaN or infinite.
+            NonFiniteError: the loss or a weight became NaN or infinite, and the arm is not given up for it.
         """
         trained = self._store.load(start) if self._store else None
         if trained is None:
-            trained = self._train(start)
+            failure = self._store.failure(start) if self._store and self._skips else None
+            try:
+                trained = None if failure else self._train(start)
+            except NonFiniteError as error:
+                if not self._skips:
+                    raise
+                failure = error.failure
+            if failure:
+                return self._give_up(start, failure)
             if self._store:
                 self._store.save(trained)
         for listener in self._listeners:
             listener.finished(trained)
         return trained
 
+    def _give_up(self, start: Start, failure: Failure) -> None:
+        if self._store:
+            self._store.save_failure(failure)
+        for listener in self._listeners:
+            listener.given_up(start, failure)
+
     def _train(self, start: Start) -> Trained:
-        goes_on = self._store is not None and self._checkpoints and start.watch is None
-        progress = self._store.load_progress(start) if goes_on else None
+        progress = self._store.load_progress(start) if self._goes_on(start) else None
         self._begin(start, progress)
         history, snapshots = (progress.history, dict(progress.snapshots)) if progress else (History(), {})
         for listener in self._listeners:
@@ -135,18 +139,20 @@ class Trainer:
         if not history.steps:
             self._evaluate(start, history, start.step, {})
         step = history.steps[-1]
+        if progress and progress.since:
+            step = progress.step
+            self._loop.restore_metrics(progress.metrics)
         order = self._loop.order(*self._order_key, start.level)
         last, enough = self._last_step(start), False
         self._snap(start, step, snapshots)
         while step < last and not enough and not self._stopped():
             until = self._next_stop(start, step, last)
-            step, logs = self._advance(start, history, order, step, until)
+            step, logs = self._advance(start, history, snapshots, order, step, until)
             self._snap(start, step, snapshots)
             enough = self._watched_enough(start, step)
             if step % self._eval_every == 0 or step == last or enough or self._stopped():
                 self._evaluate(start, history, step, logs)
-                if goes_on and self._store.wants_progress():
-                    self._store.save_progress(start, Progress(self._model.state(), history, snapshots))
+                self._keep(start, history, snapshots)
         self._snap(start, FINAL, snapshots)
         if missed := start.snapshots - snapshots.keys():
             raise ValueError(
@@ -156,6 +162,8 @@ class Trainer:
         self._model.finalize()
         for listener in self._listeners:
             listener.ended(start)
+        if f"validation/{history.accuracy}" in history.curves:
+            history.classes_predicted = self._loop.soundness["validation"].classes_predicted()
         return Trained(start, network_weights(self._model.state()), history, snapshots)
 
     def _begin(self, start: Start, progress: Progress | None) -> None:
@@ -172,8 +180,36 @@ class Trainer:
         due = start.watch is not None and step % start.watch.every == 0
         return due and start.watch.stop(network_weights(self._model.state()))
 
+    def _goes_on(self, start: Start) -> bool:
+        """Whether the arm, if it is interrupted, goes on in the middle."""
+        return self._store is not None and self._checkpoints and start.watch is None
+
+    def _keep(
+        self, start: Start, history: History, snapshots: Mapping[int, Arrays], step: int | None = None
+    ) -> None:
+        """Writes a checkpoint where one is due: after an evaluation, or at a `step` between two.
+
+        Raises:
+            Interrupted: training is to be left off here.
+        """
+        since = 0 if step is None else step - history.steps[-1]
+        interrupted = any(listener.interrupts() for listener in self._listeners)
+        if self._goes_on(start) and (not since or self._loop.pauses):
+            if interrupted or self._store.wants_progress():
+                metrics = self._loop.metrics_state() if since else ()
+                progress = Progress(self._model.state(), history, snapshots, since, metrics)
+                self._store.save_progress(start, progress)
+        if interrupted:
+            raise Interrupted
+
     def _advance(
-        self, start: Start, history: History, order: DataOrder | StreamOrder, step: int, until: int
+        self,
+        start: Start,
+        history: History,
+        snapshots: Mapping[int, Arrays],
+        order: DataOrder | StreamOrder,
+        step: int,
+        until: int,
     ) -> tuple[int, Logs]:
         """Trains from `step` to `until` in chunks; returns the step reached and the metrics.
 
@@ -188,9 +224,11 @@ class Trainer:
             logs = self._loop.train(order.batches(step, count))
             step += count
             if not math.isfinite(logs.get("loss", 0.0)):
-                raise NonFiniteLossError(_non_finite(start, history, step, logs["loss"]))
+                raise NonFiniteError(_failure(start, history, step, f"The loss is {logs['loss']}"))
             for listener in self._listeners:
                 listener.stepped(start, step, logs)
+            if step < until:
+                self._keep(start, history, snapshots, step)
         return step, logs
 
     def _stopped(self) -> bool:
@@ -207,7 +245,10 @@ class Trainer:
             values |= self._look_at("test")
         history.add(step, values)
         if not math.isfinite(values["validation/loss"]):
-            raise NonFiniteLossError(_non_finite(start, history, step, values["validation/loss"]))
+            reason = f"The validation loss is {values['validation/loss']}"
+            raise NonFiniteError(_failure(start, history, step, reason))
+        if not self._loop.soundness["validation"].is_finite():  # a dead unit hides them from the loss
+            raise NonFiniteError(_failure(start, history, step, "A weight is NaN or infinite"))
         for listener in self._listeners:
             listener.evaluated(start, history)
 
@@ -234,10 +275,8 @@ class Trainer:
         return min(*stops, last)
 
 
-def _non_finite(start: Start, history: History, step: int, loss: float) -> str:
+def _failure(start: Start, history: History, step: int, reason: str) -> Failure:
     good = [s for s, v in zip(history.steps, history.curves["validation/loss"]) if math.isfinite(v)]
-    last = f"the last good evaluation was at step {good[-1]}" if good else "no evaluation was good"
-    return (
-        f"The loss is {loss} at step {step} of level {start.level}, arm {start.arm!r}; {last}. "
-        "Lower the learning rate, clip gradients, or look for NaN in the data."
-    )
+    if good and good[-1] == step:  # the weights of which are not
+        good.pop()
+    return Failure(start.level, start.arm, step, reason, good[-1] if good else None)

@@ -5,6 +5,7 @@ only one of them can know, what a run directory holds and when the next checkpoi
 the chief knows, and tells the others.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ import tensorflow as tf
 from tf_lottery import paths
 from tf_lottery.training import identity
 from tf_lottery.training.arms import Arrays, Start, Trained
-from tf_lottery.training.history import History
+from tf_lottery.training.history import Failure, History
 from tf_lottery.training.progress import Progress
 from tf_lottery.training.replicas import Replicas
 from tf_lottery.training.runs import ReplicateStore
@@ -138,6 +139,18 @@ class SharedStore:
 
         found = self._told(known, start.state)
         return found and Trained(start, found.state, found.history, found.snapshots)
+
+    def failure(self, start: Start) -> Failure | None:
+        def known() -> bytes:
+            failure = self._store.failure(start)
+            return json.dumps(dataclasses.asdict(failure)).encode() if failure else b""
+
+        told = self._workers.told(known)
+        return Failure(**json.loads(told)) if told else None
+
+    def save_failure(self, failure: Failure) -> None:
+        if self._store:
+            self._store.save_failure(failure)
 
     def load_progress(self, start: Start) -> Progress | None:
         return self._told(lambda: self._store.load_progress(start), start.state)

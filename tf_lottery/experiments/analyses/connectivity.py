@@ -30,11 +30,11 @@ from tf_lottery.training.arms import Arrays, Start, Trained
 from tf_lottery.training.batch_norm import BatchStatistics
 from tf_lottery.training.history import TICKET, Result
 from tf_lottery.training.inputs import Source
+from tf_lottery.training.listener import Listener
 from tf_lottery.training.loop import Loop
 from tf_lottery.training.runs import ReplicateStore
 from tf_lottery.training.streams import Stream
 from tf_lottery.training.terminal import Terminal
-from tf_lottery.training.trainer import Listener
 
 _TRAINING_EXAMPLES = 10_000  # at most, for training error and batch statistics
 _FOLDER = "connectivity"

@@ -27,10 +27,11 @@ def analyze(folder: str | os.PathLike[str], *, verify: bool = False) -> Findings
         RunDirectoryError: a file is damaged or missing; with `verify`, names all of these.
     """
     checked = f"All {verification.verify(folder)} files are as they were written." if verify else ""
-    results = _results(folder)
+    results, failures = _results(folder), recorded.failures(folder)
     if not results:
-        return NOTHING_TRAINED
-    parts = [checked, _progress(folder, results), report.text(results)]
+        given_up = report.given_up(failures)
+        return Findings(f"{NOTHING_TRAINED.text}\n\n{given_up}") if given_up else NOTHING_TRAINED
+    parts = [checked, _progress(folder, results), report.text(results, failures)]
     return Findings("\n\n".join(filter(None, parts)), figures={"search": search.plot_search(results)})
 
 
