@@ -39,7 +39,7 @@ def contents(path):
 
 
 def start(flavour, workdir, moment="", count=0, number=signal.SIGKILL):
-    """Forks a process that runs the driver, and gets a signal at the count-th `moment`; returns its status."""
+    """Forks a process that runs the driver, and gets a signal at the count-th `moment`; returns its end."""
     child = os.fork()
     if child == 0:
         try:
@@ -91,7 +91,19 @@ def at_moment(moment, count, act):
         setattr(loop.Loop, moment, call)
 
 
-NAMES = ("open", "mkdir", "write", "flush", "fsync", "close", "replace", "rename", "unlink", "remove", "rmdir")
+NAMES = (
+    "open",
+    "mkdir",
+    "write",
+    "flush",
+    "fsync",
+    "close",
+    "replace",
+    "rename",
+    "unlink",
+    "remove",
+    "rmdir",
+)
 
 
 def makes_system_call(event, called):
@@ -120,7 +132,7 @@ def count_system_calls(flavour, workdir):
 
 
 def main(flavour, folder):
-    """Makes an undisturbed run in FOLDER, some that are killed again and again, and one that is told to stop."""
+    """Makes an undisturbed run in FOLDER, some that are killed again and again, one that is told to stop."""
     import keras  # noqa: F401
     import sklearn.datasets  # noqa: F401
 
@@ -154,7 +166,7 @@ def kill(flavour, folder, calls):
 
 
 def tell(flavour, workdir):
-    """Tells the run to stop again and again, in the middle of a chunk; returns what it had saved each time."""
+    """Tells the run to stop again and again, as a chunk begins; returns what it had saved each time."""
     told = []
     for number in [*SIGNALS] * 3:
         began = time.monotonic()

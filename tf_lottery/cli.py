@@ -129,7 +129,18 @@ def _message(error: Exception) -> str:
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
     file = "" if error.filename is None else f"{error.filename!r}: "
-    space = (
-        ". Make room, and the same command goes on from what is done." if error.errno == errno.ENOSPC else ""
-    )
-    return f"{file}{error.strerror}{space}"
+    remedy = _REMEDIES.get(error.errno)
+    goes_on = f". {remedy}, and the same command goes on from what is done." if remedy else ""
+    return f"{file}{error.strerror}{goes_on}"
+
+
+_REMEDIES = {
+    errno.ENOSPC: "Make room",
+    errno.EDQUOT: "Make room, or have the quota raised",
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "Make it writable",
+    errno.EACCES: "Make it writable",
+    errno.EPERM: "Make it writable",
+    errno.EIO: "See to the disk",
+    errno.ESTALE: "See to the disk",
+}

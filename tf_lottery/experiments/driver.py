@@ -103,7 +103,7 @@ def _search(
                 method=plan.method,
                 provenance=provenance,
             )
-            ticket.save(store.folder(start) / "ticket.safetensors")
+            ticket.save(store.file(start, "ticket.safetensors"))
 
 
 def _terminal(config: ExperimentConfig) -> Terminal:

@@ -164,8 +164,14 @@ class ReplicateStore:
         files.write_tensors(path, state, None)
         return state
 
-    def folder(self, start: Start) -> paths.Path:
-        return self._folder(start.level, start.arm)
+    def file(self, start: Start, name: str) -> paths.Path:
+        """Returns where a file of a network is to be written.
+
+        Raises:
+            RunDirectoryError: as of `save`.
+        """
+        self._check_writable()
+        return self._folder(start.level, start.arm) / name
 
     def _folder(self, level: int, arm: str) -> paths.Path:
         return self.path / f"level_{level:02d}" / arm
@@ -175,18 +181,18 @@ class ReplicateStore:
 
     def failure(self, start: Start) -> Failure | None:
         """Returns why the network was given up, if it was."""
-        path = self.folder(start) / FAILURE
+        path = self._folder(start.level, start.arm) / FAILURE
         return recorded.read_failure(path) if path.exists() else None
 
     def save_failure(self, failure: Failure) -> None:
-        self._check_claim()
+        self._check_writable()
         folder = self._folder(failure.level, failure.arm)
         entries = {**dataclasses.asdict(failure), "replicate": self.replicate}
         files.write_json(folder / FAILURE, entries)
         (folder / _CHECKPOINT).unlink(missing_ok=True)
 
     def load(self, start: Start) -> Trained | None:
-        folder = self.folder(start)
+        folder = self._folder(start.level, start.arm)
         if not (folder / RESULT).exists():
             return None
         snapshots = folder / _SNAPSHOTS
@@ -205,7 +211,7 @@ class ReplicateStore:
         return trained
 
     def load_progress(self, start: Start) -> Progress | None:
-        path = self.folder(start) / _CHECKPOINT
+        path = self._folder(start.level, start.arm) / _CHECKPOINT
         if not path.exists():
             return None
         with explaining(DELETE.format(str(path))):
@@ -215,20 +221,19 @@ class ReplicateStore:
         return time.monotonic() - self._run.last_written >= self._run.checkpoint_seconds
 
     def save_progress(self, start: Start, progress: Progress) -> None:
-        self._check_claim()
-        files.write_tensors(self.folder(start) / _CHECKPOINT, *progress.tensors())
+        files.write_tensors(self.file(start, _CHECKPOINT), *progress.tensors())
         self._run.last_written = time.monotonic()
 
     def save(self, trained: Trained) -> None:
         """Writes a network's files, result.json last: its presence says that all is there.
 
         Raises:
-            RunDirectoryError: another process may have taken the replicate over.
+            RunDirectoryError: the folder is gone, or another process may have taken the replicate over.
         """
         from tf_lottery.keras_api.masked_model import network_weights
 
-        self._check_claim()
-        folder, history = self.folder(trained.start), trained.history
+        self._check_writable()
+        folder, history = self._folder(trained.start.level, trained.start.arm), trained.history
         start = network_weights(trained.start.masked_state)
         files.write_tensors(folder / "start.safetensors", start, None)
         files.write_tensors(folder / "end.safetensors", trained.final, None)
@@ -247,7 +252,17 @@ class ReplicateStore:
         self._run.write_results()
         self._run.last_written = time.monotonic()
 
-    def _check_claim(self) -> None:
+    def _check_writable(self) -> None:
+        """Looks whether the folder is still there, and this process's, before it is written in.
+
+        Raises:
+            RunDirectoryError: it is not.
+        """
+        if not (self._run.path / CONFIG).exists():
+            raise RunDirectoryError(
+                f"The run directory {str(self._run.path)!r} was removed while it was worked in. Bring it "
+                "back, or start the same command again: it makes it anew."
+            )
         if self._is_lost():
             raise RunDirectoryError(
                 f"This process was not heard of for minutes, and others may have taken {str(self.path)!r} "

@@ -124,9 +124,9 @@ class SharedStore:
         self._workers = workers
         self._store = store
 
-    def folder(self, start: Start) -> paths.Path:
-        """Returns the folder of a network; on the chief alone."""
-        return self._store.folder(start)
+    def file(self, start: Start, name: str) -> paths.Path:
+        """Returns where a file of a network is to be written; on the chief alone."""
+        return self._store.file(start, name)
 
     def initial(self, state: Arrays) -> Arrays:
         """Returns the initial state that the chief keeps, which is `state` at first."""
