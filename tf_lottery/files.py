@@ -8,9 +8,13 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import pathlib
+import re
+import struct
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
@@ -25,6 +29,14 @@ Path = str | os.PathLike[str]
 TEMPORARY = ".*.tf_lottery.tmp"  # what the temporary names match
 _DESCRIPTION = "tf_lottery"
 _SHA = "sha256"
+_DEPTH = 50  # of lists and dicts in each other, of which nothing here writes ten
+# What NumPy writes before an array of bools or numbers. Its own reader would evaluate what stands here,
+# and take the memory that it promises.
+_ARRAY = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '([<>|][biufc]\d{1,2})', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:\d{1,18}, ?)*(?:\d{1,18})?)\), \} *\n",
+    re.DOTALL,
+)
 # What safetensors reads back as NumPy arrays; it writes float8 too, and cannot read it.
 _TYPES = {"bool", "bfloat16", "complex64", *(f"float{n}" for n in (16, 32, 64))}
 _TYPES |= {f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)}
@@ -89,13 +101,14 @@ def read_json(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or somebody changed it.
     """
+    content = paths.path(path).read_bytes()
     try:
-        entries = json.loads(paths.path(path).read_bytes())
+        entries = _parsed(content)
         if not isinstance(entries, dict) or _SHA not in entries:
             raise ValueError("it was not written by tf_lottery")
         _check(entries.pop(_SHA), _sha_of_json(entries))
         return entries
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _unreadable(path, error) from error
 
 
@@ -168,13 +181,11 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], Any]:
         with _local(path) as local, safetensors.safe_open(local, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             metadata = file.metadata() or {}
-        written = json.loads(metadata.get(_DESCRIPTION, "null"))
+        written = _parsed(metadata.get(_DESCRIPTION, "null"))
         if not isinstance(written, dict) or written.keys() != {"description", _SHA}:
             raise ValueError("it was not written by tf_lottery")
         _check(written[_SHA], sha_of_tensors(tensors, written["description"]))
         return tensors, written["description"]
-    except RecursionError:
-        raise _unreadable(path, ValueError("its description is nested too deep")) from None
     # An AttributeError is a type of tensor that NumPy does not have.
     except (safetensors.SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from error
@@ -189,18 +200,34 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads a NumPy npz file. Nothing is unpickled.
+    """Reads what `write_arrays` wrote: bools and numbers. Nothing is unpickled.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or no npz file.
+        ValueError: the file is damaged, or not such a file.
     """
-    data = io.BytesIO(paths.path(path).read_bytes())
+    content = paths.path(path).read_bytes()
     try:
-        with np.load(data, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # zipfile and NumPy raise many kinds
+        with zipfile.ZipFile(io.BytesIO(content)) as file:
+            members = file.infolist()
+            stored = all(m.compress_type == zipfile.ZIP_STORED and not m.flag_bits & 1 for m in members)
+            if not stored or sum(m.file_size for m in members) > len(content):
+                raise ValueError("it holds other things than plain arrays")
+            return {m.filename.removesuffix(".npy"): _array(file.read(m)) for m in members}
+    # What zipfile raises of bytes that are no zip file; that it cannot decode one is a RuntimeError.
+    except (ValueError, TypeError, zipfile.BadZipFile, EOFError, struct.error, RuntimeError) as error:
         raise _unreadable(path, error) from error
+
+
+def _array(content: bytes) -> np.ndarray:
+    header = _ARRAY.match(content)
+    if header is None:
+        raise ValueError("it holds other things than arrays of bools and numbers")
+    values = np.frombuffer(content, header[1].decode(), offset=header.end())
+    shape = tuple(map(int, header[3].replace(b",", b" ").split()))
+    if math.prod(shape) != values.size:
+        raise ValueError(f"an array of shape {shape} has only {values.size} values")
+    return values.reshape(shape, order="F" if header[2] == b"True" else "C").copy()
 
 
 def sha_of_tensors(tensors: Mapping[str, np.ndarray], description: Any) -> str:
@@ -212,6 +239,21 @@ def sha_of_tensors(tensors: Mapping[str, np.ndarray], description: Any) -> str:
         sha.update(json.dumps([name, array.dtype.name, array.shape]).encode())
         sha.update(array.tobytes())
     return sha.hexdigest()
+
+
+def _parsed(text: str | bytes) -> Any:
+    """Returns what JSON has, if it is not nested so deep that whoever looks at it would stumble."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    level = [value]
+    for _ in range(_DEPTH):
+        inner = [list(part.values()) if isinstance(part, dict) else part for part in level]
+        level = [part for parts in inner if isinstance(parts, list) for part in parts]
+    if level:
+        raise ValueError("it is nested too deep")
+    return value
 
 
 def _sha_of_json(value: Any) -> str:

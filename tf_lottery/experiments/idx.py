@@ -12,6 +12,8 @@ import numpy as np
 
 _UNSIGNED_BYTE = 0x08
 _CHUNK_BYTES = 1 << 20
+_MOST_BYTES = 4 << 30  # eight times EMNIST
+_GZIP_RATIO = 1032  # gzip makes nothing smaller than that
 _SPLITS = {"train": "train", "test": "t10k"}
 
 
@@ -57,7 +59,8 @@ def read_folder(folder: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.nda
 def read(path: str | os.PathLike, rank: int) -> np.ndarray:
     """Reads one IDX file of unsigned bytes, gzipped or not (its first bytes tell, not its name).
 
-    No more is read than the header promises, and no more memory is taken than there is to read.
+    No more is read than the header promises, and a header that promises more than the file can hold, or
+    than 4 GiB, is refused at once.
 
     Args:
         path: the file.
@@ -73,7 +76,8 @@ def read(path: str | os.PathLike, rank: int) -> np.ndarray:
         gzipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         try:
-            return _parse(gzip.GzipFile(fileobj=file) if gzipped else file, path, rank)
+            there = os.fstat(file.fileno()).st_size * (_GZIP_RATIO if gzipped else 1)
+            return _parse(gzip.GzipFile(fileobj=file) if gzipped else file, path, rank, there)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path} is a damaged gzip file ({error}); download it again.") from error
 
@@ -97,7 +101,7 @@ def _find_files(folder: Path) -> dict[tuple[str, str], Path]:
     return found
 
 
-def _parse(file: BinaryIO, path: str | os.PathLike, rank: int) -> np.ndarray:
+def _parse(file: BinaryIO, path: str | os.PathLike, rank: int, there: int) -> np.ndarray:
     header = _read_at_most(file, 4 + 4 * rank)
     if len(header) < 4:
         raise ValueError(f"{path} is cut short: it has only {len(header)} bytes; get it again.")
@@ -118,7 +122,9 @@ def _parse(file: BinaryIO, path: str | os.PathLike, rank: int) -> np.ndarray:
     if promised == 0:
         raise ValueError(f"{path} holds no examples: its header gives the shape {shape}.")
     # One byte more than promised: it shows that a file is too long, and makes gzip verify its checksum.
-    values = _read_at_most(file, promised + 1)
+    values = _read_at_most(file, promised + 1) if promised <= min(there, _MOST_BYTES) else b""
+    if there >= promised > _MOST_BYTES:
+        raise ValueError(f"{path} promises {promised:,} bytes of data, and {_MOST_BYTES:,} are the most.")
     if len(values) != promised:
         fault = "cut short: it has fewer" if len(values) < promised else "too long: it has more"
         raise ValueError(f"{path} is {fault} bytes of data than its header's {promised}; get it again.")

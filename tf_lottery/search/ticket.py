@@ -1,8 +1,8 @@
 """A ticket: which weights are kept, and what they start from."""
 
+import contextlib
 import dataclasses
 import json
-import numbers
 import os
 import reprlib
 from collections.abc import Mapping
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _FORMAT = "tf_lottery.ticket.1"
 _MASK, _WEIGHTS = "mask/", "weights/"
-_KINDS = {str: str, int: numbers.Integral, float: numbers.Real}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,17 +210,12 @@ class Ticket:
 
     def _results(self) -> list[Result]:
         """Returns the rows of `history` that are results: a ticket made by hand may have others."""
-        fields = {field.name: _KINDS.get(field.type, object) for field in dataclasses.fields(Result)}
-        return [
-            Result(**{name: row[name] for name in fields})
-            for row in self.history
-            if all(name in row and _is_number_or_text(row[name], kind) for name, kind in fields.items())
-        ]
-
-
-def _is_number_or_text(value: Any, kind: type) -> bool:
-    """Tells whether it is of the kind, and no int beyond what a float can be."""
-    return isinstance(value, kind) and not (isinstance(value, int) and abs(value) > 2**63)
+        found, fields = [], Result.__dataclass_fields__
+        for row in self.history:
+            if fields.keys() <= row.keys():
+                with contextlib.suppress(ValueError):
+                    found.append(Result.of({name: row[name] for name in fields}))
+        return found
 
 
 def _is_count(value: Any) -> bool:

@@ -2,7 +2,11 @@
 
 import dataclasses
 import math
+import numbers
 import re
+import reprlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +71,26 @@ class History:
         return self.curves[curve][-1] if curve in self.curves else math.nan
 
 
+def _is_count(value: Any) -> bool:
+    return _is_number(value, numbers.Integral) and 0 <= value <= 2**53
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_measure(value: Any) -> bool:
+    return _is_number(value, numbers.Real) and (value != value or abs(value) <= _MOST)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+_MOST = 1e100  # means and squares of such losses are numbers still
+_FITS = {int: _is_count, float: _is_measure, str: _is_name}
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """One row of results.csv: one trained network in numbers.
@@ -94,6 +118,26 @@ class Result:
     empty_layers: int = 0
     final_training_accuracy: float = math.nan
     classes_predicted: int = 0
+
+    @classmethod
+    def of(cls, entries: Mapping[str, Any]) -> "Result":
+        """Returns the result that has these entries, as JSON keeps them: None for NaN.
+
+        Raises:
+            ValueError: one is missing, unknown, of another type or out of range.
+        """
+        if wrong := [name for name in entries if name not in cls.__dataclass_fields__]:
+            raise ValueError(f"A result has no {reprlib.repr(wrong[0])}.")
+        given = {}
+        for field in dataclasses.fields(cls):
+            if field.name not in entries and field.default is not dataclasses.MISSING:
+                continue
+            value = entries.get(field.name, "")
+            value = math.nan if value is None and field.type is float else value
+            if not _FITS[field.type](value) or (field.name == "density" and not 0 <= value <= 1):
+                raise ValueError(f"A result cannot have the {field.name} {reprlib.repr(value)}.")
+            given[field.name] = field.type(value)
+        return cls(**given)
 
     @property
     def is_dense(self) -> bool:
@@ -125,6 +169,22 @@ class Failure:
     reason: str
     last_good: int | None
     replicate: int = 1
+
+    @classmethod
+    def of(cls, entries: Mapping[str, Any]) -> "Failure":
+        """Returns the failure that has these entries, as JSON keeps them.
+
+        Raises:
+            ValueError: one is missing, unknown, of another type or out of range.
+        """
+        fits = {"arm": _is_name, "reason": _is_name, "last_good": lambda value: value is None or _is_count(value)}
+        names = [field.name for field in dataclasses.fields(cls)]
+        if sorted(entries) != sorted(names):
+            raise ValueError(f"A failure has the entries {', '.join(names)}.")
+        for name, value in entries.items():
+            if not fits.get(name, _is_count)(value):
+                raise ValueError(f"A failure cannot have the {name} {reprlib.repr(value)}.")
+        return cls(**entries)
 
     def __str__(self) -> str:
         return f"{self.reason} at step {self.step} of level {self.level}, arm {self.arm!r}; {self._good}"

@@ -5,6 +5,9 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
 
 from tf_lottery import files, paths
 from tf_lottery.tickets.masks import Arrays
@@ -123,10 +126,24 @@ def runs_in(workdir: Path) -> dict[str, paths.Path]:
 
 
 def read_history(folder: paths.Path) -> History:
-    """Reads the curves of one network."""
-    arrays = files.read_arrays(folder / "curves.npz")
-    curves = {name: array.tolist() for name, array in arrays.items()}
-    return History(curves.pop("steps"), curves, curves.pop("classes_predicted"))
+    """Reads the curves of one network.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: the file is damaged, or holds no curves.
+    """
+    path = folder / "curves.npz"
+    curves = files.read_arrays(path)
+    steps, classes = (curves.pop(name, np.array([])) for name in ("steps", "classes_predicted"))
+    is_grid = (
+        steps.dtype.kind == "i" and steps.ndim == 1 and steps.size and (np.diff(steps, prepend=-1) > 0).all()
+    )
+    fit = all(curve.dtype.kind == "f" and curve.shape == steps.shape for curve in curves.values())
+    if not is_grid or not fit or np.isnan(curves.get("validation/loss", math.nan)).all():
+        raise ValueError(f"{str(path)!r} holds no curves over ascending steps, with a validation loss.")
+    if classes.dtype.kind != "i" or classes.ndim or classes < 0:
+        raise ValueError(f"{str(path)!r} does not say how many classes were predicted.")
+    return History(steps.tolist(), {name: curve.tolist() for name, curve in curves.items()}, int(classes))
 
 
 @contextlib.contextmanager
@@ -144,12 +161,28 @@ def _place(network: Recorded) -> tuple:
 
 
 def read_result(path: paths.Path) -> Result:
-    """Reads the result of one network."""
+    """Reads the result of one network.
+
+    Raises:
+        RunDirectoryError: it is damaged, or of another network than its folder.
+    """
     with explaining(DELETE.format(str(path.parent))):
-        return Result(**{k: math.nan if v is None else v for k, v in files.read_json(path).items()})
+        return _in_place(Result.of(files.read_json(path)), path)
 
 
 def read_failure(path: paths.Path) -> Failure:
-    """Reads why a network was given up."""
+    """Reads why a network was given up.
+
+    Raises:
+        RunDirectoryError: it is damaged, or of another network than its folder.
+    """
     with explaining(DELETE.format(str(path.parent))):
-        return Failure(**files.read_json(path))
+        return _in_place(Failure.of(files.read_json(path)), path)
+
+
+def _in_place(read: Result | Failure, path: paths.Path) -> Any:
+    """Returns what was read of a network, if it is of the one whose folder it lies in."""
+    place = f"replicate_{read.replicate}", f"level_{read.level:02d}", read.arm
+    if place != (path.parent.parent.parent.name, path.parent.parent.name, path.parent.name):
+        raise ValueError(f"{str(path)!r} is of another network: {'/'.join(place)!r}.")
+    return read
