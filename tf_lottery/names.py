@@ -1,10 +1,12 @@
 """Finding a thing by its name, with an error that helps."""
 
 import difflib
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_LONGEST = 100  # bytes; most filesystems have 255, and some is put behind it
 
 
 def find(name: str, table: Mapping[str, T], kind: str) -> T:
@@ -34,10 +36,34 @@ def name_of(function: Callable[..., Any], kind: str) -> str:
 
     Raises:
         TypeError: it has none, as a `functools.partial` has none.
+        ValueError: no folder can have that name.
     """
     name = getattr(function, "__name__", None)
     if name is None:
         raise TypeError(f"A {kind} goes by its name, and {function!r} has no __name__: write a def for it.")
+    return of_folder(name, kind)
+
+
+def of_folder(name: str, kind: str) -> str:
+    """Returns `name`, if a folder of that name lies where it is made, and in no other folder.
+
+    Raises:
+        ValueError: it is empty, longer than 100 bytes, begins with a dot, or has a slash or what cannot
+            be printed.
+
+    Example:
+        >>> of_folder("../../etc", "control")
+        Traceback (most recent call last):
+            ...
+        ValueError: A control has a folder of its name: 1 to 100 printable letters without '/', and no dot \
+first. Received '../../etc'.
+    """
+    plain = isinstance(name, str) and name.isprintable() and "/" not in name and name[:1] not in ("", ".")
+    if not plain or len(name.encode()) > _LONGEST:
+        raise ValueError(
+            f"A {kind} has a folder of its name: 1 to {_LONGEST} printable letters without '/', and no dot "
+            f"first. Received {reprlib.repr(name)}."
+        )
     return name
 
 

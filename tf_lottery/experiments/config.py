@@ -130,8 +130,11 @@ def validate(config: ExperimentConfig) -> None:
     for name, field in fields().items():
         _check_type(name, entries[name], field.type)
     for name, low in _AT_LEAST.items():
-        if entries[name] < low:
+        if not entries[name] >= low:  # NaN is no more than that either
             raise ValueError(f"config.{name} must be {low} or more. Received {entries[name]}.")
+    for name, high in _AT_MOST.items():
+        if entries[name] > high:
+            raise ValueError(f"config.{name} must be {high} or less. Received {entries[name]}.")
     for name in _FRACTIONS:
         if not 0 <= entries[name] < 1:
             raise ValueError(f"config.{name} must be in [0, 1). Received {entries[name]}.")
@@ -221,6 +224,7 @@ _AT_LEAST = {
     "prune.rewind_step": 0,
     "replicates": 1,
 }
+_AT_MOST = {"prune.levels": 10_000, "replicates": 10_000}  # what is listed one by one
 _FRACTIONS = (
     "train.momentum",
     "train.weight_decay",
@@ -284,7 +288,7 @@ def networks_of(config: ExperimentConfig) -> list[tuple[int, str]]:
 def count_networks(config: ExperimentConfig) -> tuple[int, int]:
     """Returns how many tickets and how many controls the experiment trains."""
     tickets = config.prune.levels + 1
-    controls = len(networks_of(config)) - tickets
+    controls = len(levels_with_controls(config)) * len(config.controls)
     return config.replicates * tickets, config.replicates * controls
 
 

@@ -229,13 +229,18 @@ def config_of(entries: Mapping[str, Any]) -> ExperimentConfig:
     """Returns the config that has these entries, as `config.entries_of` gave and JSON kept them.
 
     An entry that there was not yet when the run was made has its default.
+
+    Raises:
+        AttributeError, TypeError, ValueError: they are not those of a config.
     """
     values = {}
     for field in dataclasses.fields(ExperimentConfig):
         if field.name in entries:
             value = entries[field.name]
             values[field.name] = _section(field.type, value) if isinstance(value, dict) else _entry(value)
-    return ExperimentConfig(**values)
+    config = ExperimentConfig(**values)
+    config_module.validate(config)
+    return config
 
 
 def _section(kind: type, entries: dict[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments.config import ExperimentConfig
 
 Study = dict[str, ExperimentConfig]
-_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
+_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,99}")
 
 
 class UsageError(ValueError):
@@ -126,7 +126,8 @@ def _validate(study: Study) -> None:
 def _default_workdir(stem: str, changed: dict[str, Any]) -> str:
     """Returns a folder named for the config file and what the flags changed in it."""
     parts = [f"-{entry}={value}" for entry, value in changed.items() if entry not in config_module.EXTENDABLE]
-    return os.path.join("runs", re.sub(r"[^\w.=-]+", "_", stem + "".join(parts))[:200])
+    name = re.sub(r"[^\w.=-]+", "_", stem + "".join(parts), flags=re.ASCII)[:200]
+    return os.path.join("runs", name.lstrip(".") or "run")
 
 
 def help_text() -> str:

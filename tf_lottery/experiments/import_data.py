@@ -39,10 +39,10 @@ def parse(words: Sequence[str]) -> tuple[str, str, str]:
             "tf-lottery import-data images:photos --name=my_photos --data_dir=data"
         )
     name = given["name"]
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in _TAKEN:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,99}", name) or name in _TAKEN:
         raise UsageError(
-            f"--name is a to z, 0 to 9 and '_', with a letter first, and none of {', '.join(_TAKEN)}. "
-            f"Received {name!r}."
+            f"--name is a to z, 0 to 9 and '_', at most 100, with a letter first, and none of "
+            f"{', '.join(_TAKEN)}. Received {name!r}."
         )
     return rest[0], name, given["data_dir"]
 

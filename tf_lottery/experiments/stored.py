@@ -127,7 +127,7 @@ def _open_builder(name: str, data_dir: str | None) -> Any:
     import tensorflow_datasets as tfds
 
     # A namespace, as in "huggingface:mnist", is refused: tfds would ask the network for it.
-    plain = re.fullmatch(r"(\w+)(/[\w.\-]+)?(:\d+\.\d+\.\d+)?", name)
+    plain = re.fullmatch(r"(\w+)(/[\w\-][\w.\-]*)?(:\d+\.\d+\.\d+)?", name)
     data_dir = data_dir and os.path.expanduser(data_dir)
     try:
         if plain is None:

@@ -26,6 +26,8 @@ class HoldsMasks:
     format keeps the masks as an asset of the model, and `load_model` brings them back.
     """
 
+    _flavour: str  # of the Keras that asks for it
+
     @property
     def optimizer(self) -> Any:
         try:
@@ -56,9 +58,15 @@ class HoldsMasks:
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         config = dict(config)
-        described = dict(config.pop(_OWN_CLASS))
-        saving = flavour.keras_module(described.pop("flavour")).saving
-        if described.pop("wrapped"):
+        try:
+            described = dict(config.pop(_OWN_CLASS))
+            name, wrapped = described.pop("flavour"), described.pop("wrapped")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError("The config of a masked model does not say of which class it is.") from error
+        if name != cls._flavour:  # each Keras has its own rules of what a file may ask for
+            raise ValueError(f"A masked model of {cls._flavour} cannot be one of {name!r}.")
+        saving = flavour.keras_module(name).saving
+        if wrapped:
             importlib.import_module("tf_lottery.keras_api.tfmot_wrappers")  # which Keras asks for by name
         return hold(saving.deserialize_keras_object({**described, "config": config}, custom_objects))
 
@@ -88,7 +96,12 @@ class HoldsMasks:
     def load_assets(self, folder: str) -> None:
         if hasattr(super(), "load_assets"):
             super().load_assets(folder)
-        _set_masks(self, *files.read_tensors(pathlib.Path(folder) / _FILE))
+        path = pathlib.Path(folder) / _FILE
+        masks, shapes = files.read_tensors(path)
+        plain = isinstance(shapes, dict) and all(isinstance(shape, list) for shape in shapes.values())
+        if not plain or any(mask.dtype != bool for mask in masks.values()):
+            raise ValueError(f"{_FILE} in the model's file holds no masks.")
+        _set_masks(self, masks, shapes)
 
 
 def hold(model: Any) -> Any:
@@ -173,13 +186,13 @@ def _set_masks(model: Any, masks: dict[str, np.ndarray], shapes: dict[str, list[
 
 @functools.cache
 def _holding_subclass(cls: type, flavour_name: str) -> type:
-    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "_flavour": flavour_name}
     if getattr(cls.get_config, "_is_default", False):
         # Keras 3 looks at this mark to refuse, when it saves, what it could not make anew.
         names["get_config"] = _get_config
     holding = types.new_class(cls.__name__, (HoldsMasks, cls), exec_body=lambda body: body.update(names))
     # Files ask for it by this name. Whichever class has the name last: `from_config` is the same.
-    register(flavour.keras_module(flavour_name), holding)
+    _register(flavour.keras_module(flavour_name), holding)
     return holding
 
 
@@ -190,8 +203,12 @@ def _get_config(model: HoldsMasks) -> dict[str, Any]:
 _get_config._is_default = True
 
 
-def register(keras: types.ModuleType, cls: type = HoldsMasks) -> None:
+def register(keras: types.ModuleType) -> None:
     """Tells a Keras what class to make of a model that was saved with its masks."""
+    _register(keras, type("HoldsMasks", (HoldsMasks,), {"_flavour": keras.__name__}))
+
+
+def _register(keras: types.ModuleType, cls: type) -> None:
     keras.saving.register_keras_serializable("tf_lottery", "HoldsMasks")(cls)
 
 

@@ -75,7 +75,7 @@ def _ranked(paths: Shapes) -> dict[tuple, str]:
 def _numbered(path: str) -> tuple[tuple[str, int], ...]:
     """Returns (stem, number) for each layer of a path; `dense` comes before the numbers of its like."""
     *layers, variable = path.split("/")
-    found = [re.fullmatch(r"(.+?)(?:_(\d+))?", layer) for layer in layers]
+    found = [re.fullmatch(r"(.*?)(?:_(\d{1,9}))?", layer, re.DOTALL) for layer in layers]
     return (*((match[1], int(match[2] or -1)) for match in found), (variable, 0))
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from keras_tuner import oracles
 from sklearn.exceptions import ConvergenceWarning
 
-from tf_lottery import files, names
+from tf_lottery import files, names, paths
+from tf_lottery.training import recorded
 
 _SHORTEST = 9  # Hyperband's trainings are 1/9, 1/3 and the whole of what the others' are
 
@@ -22,7 +23,24 @@ class _Kept:
         files.write_json(self._get_oracle_fname(), self.get_state())
 
     def reload(self) -> None:
-        super().reload()
+        """Goes on from the files.
+
+        Raises:
+            RunDirectoryError: one is damaged, or is not what an oracle of this kind writes.
+        """
+        with recorded.explaining("Choose another workdir."):
+            folder = paths.path(self._project_dir)
+            for path in folder.glob("trial_*/trial.json"):
+                if f"trial_{files.read_json(path)['trial_id']}" != path.parent.name:
+                    raise ValueError(f"{str(path)!r} is of another trial.")
+            files.read_json(self._get_oracle_fname())
+            self._reload()
+
+    def _reload(self) -> None:
+        try:
+            super().reload()
+        except RuntimeError as error:  # KerasTuner's word for a KeyError
+            raise ValueError(f"{self._get_oracle_fname()!r} is not of this oracle.") from error
         # In the order in which they began; one that the oracle had not yet written down did not.
         self.trials = {name: self.trials[name] for name in self.start_order}
 

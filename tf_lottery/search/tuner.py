@@ -143,7 +143,7 @@ class RunTuner(base_tuner.BaseTuner):
 
     def folder(self, trial: Any) -> paths.Path:
         """Returns the run directory of a KerasTuner trial."""
-        return self._directory.path / f"trial_{trial.trial_id}"
+        return self._directory.path / names.of_folder(f"trial_{trial.trial_id}", "trial")
 
     def get_best_trials(self, num_trials: int = 1) -> list[Any]:
         """Returns KerasTuner's trials, best first: of several lengths, those with the longest trainings."""

@@ -212,7 +212,7 @@ def _named(name: str) -> Control:
     parts = _NAME.fullmatch(name) if isinstance(name, str) else None
     base, argument, number = parts.group("name", "argument", "number") if parts else (name, None, None)
     control = names.find(base, CONTROLS, "control")
-    if number is not None and not re.fullmatch("[2-9]|[1-9][0-9]+", number):
+    if number is not None and not re.fullmatch("[2-9]|[1-9][0-9]{1,5}", number):
         first = name.rpartition("_")[0]
         raise ValueError(
             f"Controls of one kind are numbered from 2: write {first!r} for the first and "
@@ -222,7 +222,7 @@ def _named(name: str) -> Control:
         return control
     if base not in ARGUMENTS:
         raise ValueError(f"Control {base!r} takes no argument: write {base!r}. Received {name!r}.")
-    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", argument) or not 0 < float(argument) < math.inf:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", argument) or not 0 < float(argument) < math.inf:
         raise ValueError(
             f"Control {base!r} takes a number above 0, its {ARGUMENTS[base]}: write such as '{base}:0.5'. "
             f"Received {name!r}."

@@ -52,9 +52,17 @@ class Claim:
 
     @classmethod
     def read(cls, name: str) -> "Claim":
+        """Returns what a name says.
+
+        Raises:
+            ValueError: it is not that of a claim.
+        """
         fields = (urllib.parse.unquote(part) for part in name.split("&"))
         kinds = {field.name: field.type for field in dataclasses.fields(cls)}
-        return cls(*(kind(part) for kind, part in zip(kinds.values(), fields, strict=True)))
+        claim = cls(*(kind(part) for kind, part in zip(kinds.values(), fields, strict=True)))
+        if not 0 < claim.pid < 2**31:
+            raise ValueError(f"There is no process {claim.pid}.")
+        return claim
 
     def name(self) -> str:
         return "&".join(urllib.parse.quote(str(part), safe="") for part in dataclasses.astuple(self))
@@ -146,7 +154,10 @@ class Lease:
         """Returns the claims of others that are alive; removes those that are not."""
         found = []
         for file in self._folder.glob("*&*"):
-            claim = Claim.read(file.name)
+            try:
+                claim = Claim.read(file.name)
+            except ValueError:  # nothing that a lease wrote
+                continue
             if claim.lease == self._name:
                 continue
             if claim.is_alive():

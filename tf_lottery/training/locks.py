@@ -119,5 +119,5 @@ def _holder(note: pathlib.Path) -> str:
     try:
         held_by = json.loads(note.read_bytes())
         return f"process {held_by['pid']} on {held_by['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "it does not say which"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tf_lottery import files, paths
+from tf_lottery.tickets import masks
 from tf_lottery.tickets.masks import Arrays
 from tf_lottery.training.history import SEARCH, TICKET, Failure, History, Result
 
@@ -31,6 +32,8 @@ class Recorded:
     Attributes:
         folder: where its files are.
         result: its row of results.csv.
+        shapes: path -> shape of the kernels, as the first mask that is read has them: the same for all
+            networks of a run.
 
     Raises:
         RunDirectoryError: a file is missing or damaged; names it.
@@ -38,12 +41,19 @@ class Recorded:
 
     folder: paths.Path
     result: Result
+    shapes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def mask(self) -> Arrays:
         """Returns path -> bool array, True where a weight is kept, in the network's order."""
         with explaining(DELETE.format(str(self.folder))):
-            tensors, paths = files.read_tensors(self.folder / "mask.safetensors")
-            return {path: tensors[path] for path in paths}
+            tensors, order = files.read_tensors(self.folder / "mask.safetensors")
+            mask = {path: tensors[path] for path in order}
+            masks.check(mask)
+            shapes = {path: array.shape for path, array in mask.items()}
+            self.shapes.update({} if self.shapes else shapes)
+            if self.shapes != shapes:
+                raise ValueError(f"The mask in {str(self.folder)!r} is of other layers than the others.")
+            return mask
 
     def start(self) -> Arrays:
         """Returns path -> array, every variable before training, with pruned weights at 0 (or frozen)."""
@@ -59,8 +69,16 @@ class Recorded:
             return read_history(self.folder)
 
     def _tensors(self, name: str) -> Arrays:
+        if not self.shapes:
+            self.mask()
+        path = self.folder / f"{name}.safetensors"
         with explaining(DELETE.format(str(self.folder))):
-            return files.read_tensors(self.folder / f"{name}.safetensors")[0]
+            tensors, _ = files.read_tensors(path)
+            for kernel, shape in self.shapes.items():
+                array = tensors.get(kernel)
+                if array is None or array.shape != shape or "float" not in array.dtype.name:
+                    raise ValueError(f"{str(path)!r} has no weights {kernel!r} of shape {shape}.")
+            return tensors
 
 
 def networks(workdir: Path) -> list[Recorded]:
@@ -69,8 +87,8 @@ def networks(workdir: Path) -> list[Recorded]:
     Raises:
         RunDirectoryError: a result is damaged; names the file.
     """
-    found = paths.path(workdir).glob(f"replicate_*/level_*/*/{RESULT}")
-    return sorted((Recorded(path.parent, read_result(path)) for path in found), key=_place)
+    found, shapes = paths.path(workdir).glob(f"replicate_*/level_*/*/{RESULT}"), {}
+    return sorted((Recorded(path.parent, read_result(path), shapes) for path in found), key=_place)
 
 
 def compared(workdir: Path) -> list[Recorded]:
@@ -123,6 +141,16 @@ def runs_in(workdir: Path) -> dict[str, paths.Path]:
             "'tf-lottery run' or of find_ticket."
         )
     return found
+
+
+def config(workdir: Path) -> dict[str, Any]:
+    """Returns what determines a run's results.
+
+    Raises:
+        RunDirectoryError: the file is missing or damaged.
+    """
+    with explaining("It cannot be made again: choose another workdir."):
+        return files.read_json(paths.path(workdir).expanduser() / CONFIG)
 
 
 def read_history(folder: paths.Path) -> History:

@@ -9,7 +9,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from tf_lottery import files, paths
 from tf_lottery.analysis import overlap as overlaps
 from tf_lottery.analysis import tables
 from tf_lottery.analysis.figures.overlap import plot_between, plot_overlap
@@ -57,7 +56,7 @@ def analyze(folder: Path) -> Findings:
     compared = _with_own_masks(networks)
     notes = [_NESTED if _is_nested(_tickets(networks)) else _NOT_NESTED]
     if len({network.result.replicate for network in networks}) > 1:
-        entries = files.read_json(paths.path(folder) / recorded.CONFIG)
+        entries = recorded.config(folder)
         notes.insert(0, _SAME_INIT if entries.get("same_init") else _OTHER_INIT)
     if alike := {n.result.arm for n in networks} - {n.result.arm for n in compared}:
         notes.append(f"Left out, as their masks are the ticket's: {', '.join(sorted(alike))}.")

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 
-from tf_lottery import files, paths
 from tf_lottery.analysis import report, studies
 from tf_lottery.analysis.figures import search
 from tf_lottery.analysis.figures import studies as study_figures
@@ -61,8 +60,8 @@ def _results(folder: str | os.PathLike[str]) -> list[Result]:
 
 def _progress(folder: str | os.PathLike[str], results: list[Result]) -> str:
     """Returns how many networks are trained, where that is known and not all are."""
-    entries = files.read_json(paths.path(folder) / recorded.CONFIG)
+    entries = recorded.config(folder)
     if not experiment.is_config(entries):  # of find_ticket
         return ""
-    networks = sum(config_module.count_networks(experiment.config_of(entries)))
+    networks = sum(config_module.count_networks(experiment.recorded_config(folder)))
     return f"{len(results)} of {networks} networks are trained." if len(results) < networks else ""

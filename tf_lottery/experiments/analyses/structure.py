@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tf_lottery import files, paths
 from tf_lottery.analysis import structure, structure_table, verdict
 from tf_lottery.analysis.aggregate import groups
 from tf_lottery.analysis.figures.structure import plot_structure
@@ -49,7 +48,7 @@ def analyze(folder: str | os.PathLike[str], *, levels: Sequence[int] = (), examp
     if not networks:
         return NOTHING_TRAINED
     shown = _levels(levels, [network.result for network in networks])
-    entries = files.read_json(paths.path(folder) / recorded.CONFIG)
+    entries = recorded.config(folder)
     model = _Model(Experiment.of_run(folder), examples) if experiment.is_config(entries) else None
     compared, rows = [], []
     for network in networks:
