@@ -167,19 +167,47 @@ def forbidden(modules):
         if "utils" in module.name.split("."):
             yield f"{module.place}:1: is called utils"
         for node, name in module.imports():
-            if name.partition(".")[0] == "pickle":
-                yield module.problem(node, "imports pickle")
+            if (first := name.partition(".")[0]) in RUN_WHAT_THEY_READ:
+                yield module.problem(node, f"imports {first}")
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Assert):
                 yield module.problem(node, "asserts")
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("eval", "builtins.eval"):
-                yield module.problem(node, "calls eval")
-            elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
-                if ast.unparse(node.value) != "False":
-                    yield module.problem(node.value, "allows pickle")
 
 
-RULES = [misplaced, circles, keras_below, too_long, forbidden]
+def unsafe(modules):
+    """What runs, or could run, something that a file says; and what loads a Keras file in any mode."""
+    for module in modules:
+        for node, name in module.imports():
+            if name.partition(".")[0] == "runpy" and module.place != CONFIG_FILES:
+                yield module.problem(node, "runs a file")
+        for node in ast.walk(module.tree):
+            name = ast.unparse(node.func).removeprefix("builtins.") if isinstance(node, ast.Call) else ""
+            if name in ("eval", "exec", "compile", "np.load", "numpy.load"):
+                yield module.problem(node, f"calls {name}")
+            elif isinstance(node, ast.keyword) and node.arg in SWITCHES:
+                yield module.problem(node.value, f"says {node.arg}")
+            elif isinstance(node, ast.Attribute) and node.attr in KERAS_FILES:
+                if ast.unparse(node.value) != "self":  # a tuner's load_model is KerasTuner's word
+                    yield module.problem(node, f"uses {node.attr}")
+            elif isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    if alias.name in KERAS_FILES:
+                        yield module.problem(node, f"uses {alias.name}")
+
+
+RUN_WHAT_THEY_READ = ("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "torch", "yaml")
+CONFIG_FILES = "experiments/flags.py"  # they are the user's own programs
+SWITCHES = ("allow_pickle", "safe_mode", "custom_objects")
+KERAS_FILES = (
+    "load_model",
+    "load_weights",
+    "custom_object_scope",
+    "CustomObjectScope",
+    "Lambda",
+    "func_load",
+)
+KERAS_FILES += ("enable_unsafe_deserialization", "SafeModeScope", "model_from_json")
+RULES = [misplaced, circles, keras_below, too_long, forbidden, unsafe]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -270,18 +298,31 @@ BAD = {
         ("names.py", "def f(x):\n    assert x", "names.py:2: asserts"),
         ("names.py", LAZY.format("import pickle"), "names.py:3: imports pickle"),
         ("names.py", "from pickle import loads", "names.py:1: imports pickle"),
-        ("names.py", "x = [eval('1')]", "names.py:1: calls eval"),
-        ("names.py", "numpy.load(file,\n    allow_pickle=True)", "names.py:2: allows pickle"),
-        ("names.py", "numpy.load(file, allow_pickle=allowed)", "names.py:1: allows pickle"),
+        ("names.py", "from torch import load", "names.py:1: imports torch"),
+        ("names.py", LAZY.format("import yaml"), "names.py:3: imports yaml"),
         ("training/utils.py", "", "training/utils.py:1: is called utils"),
         ("training/utils/io.py", "", "training/utils/io.py:1: is called utils"),
+    ],
+    unsafe: [
+        ("names.py", "x = [eval('1')]", "names.py:1: calls eval"),
+        ("names.py", LAZY.format("builtins.exec(text)"), "names.py:3: calls exec"),
+        ("names.py", "code = compile(text, '', 'exec')", "names.py:1: calls compile"),
+        ("names.py", "numpy.load(file)", "names.py:1: calls numpy.load"),
+        ("names.py", "read(file,\n    allow_pickle=allowed)", "names.py:2: says allow_pickle"),
+        ("training/loop.py", "read(file, safe_mode=False)", "loop.py:1: says safe_mode"),
+        ("training/loop.py", "read(file, custom_objects={})", "loop.py:1: says custom_objects"),
+        ("training/loop.py", "keras.models.load_model(path)", "loop.py:1: uses load_model"),
+        ("training/loop.py", "from keras.models import load_model", "loop.py:1: uses load_model"),
+        ("training/loop.py", "keras.layers.Lambda(f)", "loop.py:1: uses Lambda"),
+        ("training/loop.py", "import runpy", "loop.py:1: runs a file"),
     ],
 }
 GOOD = [
     ("names.py", "\n" * 300),
     ("names.py", "def f():\n" + "    pass\n" * 59),
     ("names.py", "def f():\n    '''Says.\n\n    Much.\n    '''\n" + "    pass\n" * 59),
-    ("names.py", "model.eval()\nnumpy.load(file, allow_pickle=False)\n'''assert, pickle, eval(x)'''"),
+    ("names.py", "model.eval()\nmodel.compile('adam')\n'''assert, pickle, eval(x)'''"),
+    ("experiments/flags.py", "import runpy\nself.load_model(trial)"),
     ("training/loop.py", "import keras\nimport tensorflow\nimport made_up.names"),
     ("keras_api/more.py", "from made_up.keras_api import model\nimport made_upper"),
 ]

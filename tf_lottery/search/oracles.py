@@ -1,7 +1,9 @@
 """KerasTuner's oracles, which say what is tried next, kept on the disk so that a search can go on."""
 
 import os
+import reprlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import keras_tuner
@@ -12,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from tf_lottery import files, names, paths
 from tf_lottery.training import recorded
 
+_CLASSES = ("Boolean", "Choice", "Fixed", "Float", "Int", "Parent")  # the last one is a condition
 _SHORTEST = 9  # Hyperband's trainings are 1/9, 1/3 and the whole of what the others' are
 
 
@@ -29,11 +32,10 @@ class _Kept:
             RunDirectoryError: one is damaged, or is not what an oracle of this kind writes.
         """
         with recorded.explaining("Choose another workdir."):
-            folder = paths.path(self._project_dir)
-            for path in folder.glob("trial_*/trial.json"):
-                if f"trial_{files.read_json(path)['trial_id']}" != path.parent.name:
+            for path in paths.path(self._project_dir).glob("trial_*/trial.json"):
+                if f"trial_{_checked(path)['trial_id']}" != path.parent.name:
                     raise ValueError(f"{str(path)!r} is of another trial.")
-            files.read_json(self._get_oracle_fname())
+            _checked(self._get_oracle_fname())
             self._reload()
 
     def _reload(self) -> None:
@@ -73,6 +75,21 @@ class _Hyperband(_Kept, oracles.HyperbandOracle):
 
 
 ORACLES = {"random": _Random, "bayesian": _Bayesian, "hyperband": _Hyperband}
+
+
+def _checked(path: str | paths.Path) -> dict[str, Any]:
+    """Reads a file of an oracle. KerasTuner would make of it whatever class is registered with Keras."""
+    entries = files.read_json(path)
+    if others := [name for name in _classes(entries) if name not in _CLASSES]:
+        raise ValueError(f"{str(path)!r} asks for {reprlib.repr(others[0])}, which is no hyperparameter.")
+    return entries
+
+
+def _classes(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        yield from (value[key] for key in value if key == "class_name")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _classes(part)
 
 
 def make(
