@@ -423,7 +423,6 @@ def run_directory(choices, folder):
     with forged_run(choices, folder) as run:
         looks = [
             lambda: [look() for n in recorded.networks(run) for look in (n.mask, n.start, n.end, n.history)],
-            lambda: [look() for n in recorded.networks(run) for look in (n.end, n.history, n.start, n.mask)],
             lambda: report.text(recorded.results(run)),
             lambda: run_report._progress(run, recorded.results(run)),
             lambda: experiment.recorded_config(run),
@@ -660,17 +659,17 @@ def lock_notes(choices, folder):
 
 # Name -> reader, and how many cases of it the test suite has unless it is told.
 READERS = {
-    "ticket": (ticket, 2000),
-    "tensors": (tensors, 1000),
-    "json": (json_entries, 1000),
+    "ticket": (ticket, 1000),
+    "tensors": (tensors, 500),
+    "json": (json_entries, 500),
     "arrays": (arrays, 1000),
     "idx": (idx_file, 1000),
-    "run": (run_directory, 1000),
-    "tuning": (tuning_directory, 500),
+    "run": (run_directory, 150),
+    "tuning": (tuning_directory, 200),
     "words": (words, 500),
-    "names": (folder_names, 1000),
-    "locks": (lock_notes, 500),
-    "keras_masks": (keras_masks, 300),
-    "ticket_applied": (ticket_applied, 200),
-    "figures": (figures, 20),
+    "names": (folder_names, 500),
+    "locks": (lock_notes, 300),
+    "keras_masks": (keras_masks, 200),
+    "ticket_applied": (ticket_applied, 300),
+    "figures": (figures, 12),
 }

@@ -51,7 +51,7 @@ def a_gib_more():
 @pytest.mark.parametrize("name", readers.READERS)
 def test_only_documented_errors_and_little_memory(name, tmp_path):
     read, few = readers.READERS[name]
-    cases = int(os.environ.get("TF_LOTTERY_CASES", few))
+    cases = int(os.environ.get("TF_LOTTERY_CASES", few))  # 10000, with pytest's --timeout=3600
     read(readers.Choices(b""), tmp_path)  # what is imported and built once
     taken = []
 
@@ -62,7 +62,7 @@ def test_only_documented_errors_and_little_memory(name, tmp_path):
         database=None,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    @hypothesis.given(st.binary(min_size=48, max_size=200))
+    @hypothesis.given(st.binary(min_size=24, max_size=80))
     def check(data):
         taken.append(bool(read(readers.Choices(data), tmp_path)))
 
