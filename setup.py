@@ -46,10 +46,12 @@ setuptools.setup(
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
             "pytest-xdist>=3.6,<4",
+            "hypothesis>=6.100,<7",
             "keras-hub>=0.30,<1",
             "selenium>=4.20,<5",
             "ruff==0.17.*",
         ],
+        "fuzz": ["atheris>=3,<4"],  # of Linux on x86-64
     },
     entry_points={"console_scripts": ["tf-lottery = tf_lottery.cli:main"]},
     classifiers=[

@@ -384,6 +384,13 @@ def test_masks_in_a_keras_file_that_are_none(keras, make_model, tmp_path, descri
 # What a reader once stumbled over
 
 
+@pytest.mark.parametrize("length", [101, 1500, 10**5])
+def test_a_flag_that_is_too_long_to_be_one(length):
+    for word in ("-" + "a" * length, "--" + "a" * length + "=1", "--config." + "a" * length):
+        with pytest.raises(flags.UsageError, match="Unknown flag 'a.*\\.\\.\\..*a'|Unknown flag 'conf"):
+            flags.parse([word])
+
+
 def test_a_claim_that_is_none_is_left_alone():
     for name in ("a&b", "holds&x&1&a&b&c", f"holds&1&{2**70}&a&b&c", "holds&1&-1&a&b&c"):
         with pytest.raises(ValueError):

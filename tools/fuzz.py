@@ -9,11 +9,14 @@ bytes are left in the current folder: `python tools/fuzz.py ticket crash-...` ru
 """
 
 import argparse
+import hashlib
+import os
 import pathlib
 import random
 import subprocess
 import sys
 import tempfile
+import traceback
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -50,9 +53,18 @@ def main():
             pathlib.Path(begin, str(number)).write_bytes(rng.randbytes(rng.randint(32, 256)))
         limits = ["-timeout=20", "-rss_limit_mb=4096", f"-max_len={LONGEST}"]
         what = [asked.case] if asked.case else [f"-runs={asked.cases}", f"-seed={asked.seed}", begin]
-        atheris.Setup(
-            [sys.argv[0], *limits, *what], lambda data: read(readers.Choices(data), folder) and None
-        )
+
+        def look(data):
+            try:
+                read(readers.Choices(data), folder)
+            except BaseException:
+                traceback.print_exc()
+                name = f"crash-{asked.reader}-{hashlib.sha256(data).hexdigest()[:8]}"
+                pathlib.Path(name).write_bytes(data)
+                print(f"Found: {name}", file=sys.stderr, flush=True)
+                os._exit(77)  # libFuzzer's own way waits for TensorFlow's threads
+
+        atheris.Setup([sys.argv[0], *limits, *what], look)
         print(f"{asked.reader}:", flush=True)
         atheris.Fuzz()
 

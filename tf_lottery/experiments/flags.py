@@ -4,6 +4,7 @@ import functools
 import os
 import pathlib
 import re
+import reprlib
 import runpy
 import textwrap
 import traceback
@@ -18,6 +19,7 @@ from tf_lottery.experiments import config as config_module
 from tf_lottery.experiments.config import ExperimentConfig
 
 Study = dict[str, ExperimentConfig]
+_LONGEST = 100  # letters of a flag
 _NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,99}")
 
 
@@ -168,6 +170,8 @@ def _check_keys(arguments: list[str]) -> None:
     known = config_module.fields()
     for word in arguments:
         name = word.lstrip("-").partition("=")[0]
+        if word.startswith("-") and len(name) > _LONGEST:  # absl looks for alike ones, letter by letter
+            raise UsageError(f"Unknown flag {reprlib.repr(name)}.")
         entry = name.removeprefix("config.")
         if word.startswith("-") and entry != name and entry not in known:
             raise UsageError(names.unknown(entry, known, "config entry"))
