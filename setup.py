@@ -25,31 +25,35 @@ setuptools.setup(
         "tensorflow-model-optimization==0.8.1",
         "tensorflow-datasets~=4.9.10",
         "keras-tuner~=1.4.8",
-        "absl-py>=1.4,<3",
+        "absl-py>=1.4,<2",
         "ml_collections~=1.1",
-        "numpy>=1.26,<3",
-        "wrapt>=1.15,<3",
+        "numpy>=2.1,<3",
+        "wrapt>=1.17,<3",
         "ml_dtypes>=0.5.1,<1",
         "safetensors>=0.5,<1",
-        "scikit-learn>=1.5,<2",
-        "scipy>=1.13,<2",
-        "matplotlib>=3.9,<4",
-        "tqdm>=4.66,<5",
-        "filelock>=3.13,<5",
+        "scikit-learn>=1.5.2,<2",
+        "scipy>=1.14.1,<2",
+        "matplotlib>=3.9.2,<4",
+        "pillow>=12.1.1,<14",
+        "tqdm>=4.66.3,<5",
+        "filelock>=3.20.3,<5",
+        "grpcio>=1.74,<2",
         "tensorboard~=2.21.0",  # TensorFlow 2.21 no longer brings it
-        "importlib_resources>=6",  # tensorflow-datasets 4.9.10 imports it undeclared
-        "setuptools<81",  # TF-MOT needs distutils and TensorBoard pkg_resources
+        "importlib_resources>=6,<8",  # tensorflow-datasets 4.9.10 imports it undeclared
+        "setuptools>=78.1.1,<81",  # TF-MOT needs distutils and TensorBoard pkg_resources
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]~=2.21.0"],
         "test": [
             "pytest>=8,<10",
-            "pytest-timeout>=2.3,<3",
-            "pytest-xdist>=3.6,<4",
+            "pytest-timeout>=2.3.1,<3",
+            "pytest-xdist>=3.6.1,<4",
             "hypothesis>=6.100,<7",
             "keras-hub>=0.30,<1",
             "selenium>=4.20,<5",
-            "ruff==0.17.*",
+            "ruff~=0.17.0",
+            "packaging>=24,<27",
+            "pip-audit>=2.10,<3",
         ],
         "fuzz": ["atheris>=3,<4"],  # of Linux on x86-64
     },

@@ -177,7 +177,11 @@ class Failure:
         Raises:
             ValueError: one is missing, unknown, of another type or out of range.
         """
-        fits = {"arm": _is_name, "reason": _is_name, "last_good": lambda value: value is None or _is_count(value)}
+        fits = {
+            "arm": _is_name,
+            "reason": _is_name,
+            "last_good": lambda value: value is None or _is_count(value),
+        }
         names = [field.name for field in dataclasses.fields(cls)]
         if sorted(entries) != sorted(names):
             raise ValueError(f"A failure has the entries {', '.join(names)}.")
