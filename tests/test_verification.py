@@ -62,8 +62,8 @@ def test_a_run_that_was_stopped_in_the_middle_is_whole(workdir):
 def test_each_file_that_is_damaged_is_named(workdir):
     for path in read_again(workdir):
         content = path.read_bytes()
-        # In the middle of the largest part: of tensors, of text, of a compressed curve.
-        at = len(content) // 2
+        # Within tensors, text or an array: between its arrays, a file of these has bytes that say nothing.
+        at = content.index(b"NUMPY") if path.suffix == ".npz" else len(content) // 2
         path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
         with pytest.raises(RunDirectoryError) as caught:
             verify(workdir)

@@ -116,19 +116,17 @@ class Trainer:
                 if not self._skips:
                     raise
                 failure = error.failure
+                if self._store:
+                    self._store.save_failure(failure)
             if failure:
-                return self._give_up(start, failure)
+                for listener in self._listeners:
+                    listener.given_up(start, failure)
+                return None
             if self._store:
                 self._store.save(trained)
         for listener in self._listeners:
             listener.finished(trained)
         return trained
-
-    def _give_up(self, start: Start, failure: Failure) -> None:
-        if self._store:
-            self._store.save_failure(failure)
-        for listener in self._listeners:
-            listener.given_up(start, failure)
 
     def _train(self, start: Start) -> Trained:
         progress = self._store.load_progress(start) if self._goes_on(start) else None
