@@ -244,3 +244,19 @@ def test_json_is_indented_text(tmp_path):
     text = (tmp_path / "file.json").read_text()
     assert text.startswith('{\n  "a": 1,\n  "sha256": "') and text.endswith('"\n}\n')
     assert json.loads(text)["a"] == 1
+
+
+def test_a_file_and_the_folders_made_for_it_are_synced(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def sync(descriptor):
+        synced.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", sync)
+    path = tmp_path / "a" / "b" / "file"
+    files.write_text(path, "text")
+    assert synced == [p.stat().st_ino for p in (path, tmp_path / "a" / "b", tmp_path / "a", tmp_path)]
+    synced.clear()
+    files.write_text(path, "another")
+    assert synced == [p.stat().st_ino for p in (path, tmp_path / "a" / "b")]

@@ -56,7 +56,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     path = paths.path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tf_lottery.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        changed = _make_folder(path.parent)
         if isinstance(path, paths.RemotePath):
             content = io.BytesIO()
             yield content
@@ -68,7 +68,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            _sync_folder(path.parent)
+            for folder in changed:
+                _sync_folder(folder)
     except OSError as error:
         if error.errno is not None:  # which alone would not tell the file, or tell the temporary one
             error.filename, error.filename2 = os.fspath(path), None
@@ -280,6 +281,15 @@ def _local(path: Path) -> Iterator[str]:
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
     return ValueError(f"Cannot read {os.fspath(path)!r}: {str(error).rstrip('.')}.")
+
+
+def _make_folder(folder: paths.Path) -> list[paths.Path]:
+    """Makes a folder; returns those in which there is something new once a file is in it."""
+    changed = [folder]
+    while not isinstance(folder, paths.RemotePath) and not changed[-1].exists():
+        changed.append(changed[-1].parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    return changed
 
 
 def _sync_folder(folder: pathlib.Path) -> None:
