@@ -260,6 +260,13 @@ def test_trials_stay_in_their_folders_and_are_made_of_hyperparameters(tmp_path):
     forge(path, trial_id="/../../outside")
     with pytest.raises(RunDirectoryError, match="is of another trial. Choose another workdir."):
         readers.begun_oracle(tmp_path, "hyperband").reload()
+    for huge in ({"step": 10**400}, {"max_value": 10**400}):
+        path.write_bytes(whole)
+        hyperparameters = files.read_json(path)["hyperparameters"]
+        hyperparameters["space"][0]["config"] |= huge
+        forge(path, hyperparameters=hyperparameters)
+        with pytest.raises(RunDirectoryError, match="oracle.json' is not of this oracle."):
+            readers.begun_oracle(tmp_path, "hyperband").reload()
     path.write_bytes(whole)
     oracle = tmp_path / "tuning/oracle.json"
     space = {"class_name": "tf_lottery>HoldsMasks", "config": {}}

@@ -41,7 +41,7 @@ class _Kept:
     def _reload(self) -> None:
         try:
             super().reload()
-        except RuntimeError as error:  # KerasTuner's word for a KeyError
+        except (RuntimeError, ArithmeticError, LookupError) as error:  # as KerasTuner comes upon it
             raise ValueError(f"{self._get_oracle_fname()!r} is not of this oracle.") from error
         # In the order in which they began; one that the oracle had not yet written down did not.
         self.trials = {name: self.trials[name] for name in self.start_order}
