@@ -334,7 +334,12 @@ def json_entries(choices, folder):
     return not refused(files.read_json, path, named=path)
 
 
-CURVES = {"steps": np.arange(3), "validation/loss": np.array([1, 0.5, 0.75]), "test/accuracy": np.zeros(3)}
+CURVES = {
+    "steps": np.arange(3),
+    "classes_predicted": np.array(3),
+    "validation/loss": np.array([1, 0.5, 0.75]),
+    "test/accuracy": np.zeros(3),
+}
 
 
 @functools.cache
@@ -372,10 +377,18 @@ def idx_file(choices, folder):
 # Run directories
 
 NETWORKS = [(0, "ticket"), (1, "ticket"), (1, "reinit")]
+FAILURE = {
+    "level": 2,
+    "arm": "ticket",
+    "step": 7,
+    "reason": "The loss is nan",
+    "last_good": 5,
+    "replicate": 1,
+}
 
 
 def write_run(folder):
-    """A run of two levels and a control, small and by hand."""
+    """A run of two levels and a control, and of a third that was given up, small and by hand."""
     mask = {path: np.array(array) for path, array in TICKET.mask.items()}
     for level, arm in NETWORKS:
         network = folder / f"replicate_1/level_{level:02d}/{arm}"
@@ -388,6 +401,9 @@ def write_run(folder):
         density = 0.5 if level else 1.0
         result = {**RESULT, "level": level, "arm": arm, "density": density}
         (network / "result.json").write_bytes(json_file(result))
+    given_up = folder / "replicate_1/level_02/ticket"
+    given_up.mkdir(parents=True)
+    (given_up / "failure.json").write_bytes(json_file(FAILURE))
     entries = json.loads(json.dumps(config.entries_of(ExperimentConfig())))
     (folder / "config.json").write_bytes(json_file(entries))
     (folder / "environment.json").write_bytes(json_file({"python": "3.11"}))
@@ -402,7 +418,8 @@ def forged_run(choices, folder):
         write_run(run)
     network = run / choices.pick([f"replicate_1/level_{level:02d}/{arm}" for level, arm in NETWORKS])
     chosen = ["mask.safetensors", "end.safetensors", "start.safetensors", "curves.npz", "result.json"]
-    path = choices.pick([*(network / name for name in chosen), network / "result.json", run / "config.json"])
+    others = [network / "result.json", run / "config.json", run / "replicate_1/level_02/ticket/failure.json"]
+    path = choices.pick([*(network / name for name in chosen), *others])
     whole = path.read_bytes()
     if path.suffix == ".json":
         content = json.loads(whole)
@@ -423,7 +440,7 @@ def run_directory(choices, folder):
     with forged_run(choices, folder) as run:
         looks = [
             lambda: [look() for n in recorded.networks(run) for look in (n.mask, n.start, n.end, n.history)],
-            lambda: report.text(recorded.results(run)),
+            lambda: report.text(recorded.results(run), recorded.failures(run)),
             lambda: run_report._progress(run, recorded.results(run)),
             lambda: experiment.recorded_config(run),
             lambda: RunDirectory(
@@ -671,5 +688,5 @@ READERS = {
     "locks": (lock_notes, 300),
     "keras_masks": (keras_masks, 200),
     "ticket_applied": (ticket_applied, 300),
-    "figures": (figures, 12),
+    "figures": (figures, 30),
 }

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 from tf_lottery import files, paths
 from tf_lottery.training import recorded
-from tf_lottery.training.recorded import CONFIG, DELETE, RESULT, TABLE, RunDirectoryError
+from tf_lottery.training.recorded import CONFIG, DELETE, FAILURE, RESULT, TABLE, RunDirectoryError
 
 _READERS = {".safetensors": files.read_tensors, ".json": files.read_json, ".npz": files.read_arrays}
+_RECORDS = {RESULT: recorded.read_result, FAILURE: recorded.read_failure}
 _OF_A_NETWORK = ("start.safetensors", "end.safetensors", "mask.safetensors", "curves.npz")
 
 
@@ -51,8 +52,8 @@ def _walk(folder: paths.Path) -> Iterator[paths.Path]:
 def _complaint(folder: paths.Path, path: paths.Path) -> str | None:
     try:
         _READERS[path.suffix](path)
-        if path.name == RESULT:
-            recorded.read_result(path)
+        if path.name in _RECORDS:
+            _RECORDS[path.name](path)
         return None
     except (OSError, ValueError) as error:
         return f"{str(error).rstrip('.')}. {_remedy(folder, path)}"
