@@ -129,6 +129,8 @@ class TensorBoard(Listener):
         start = trained.start
         key = self.replicate, start.arm
         if key not in self._by_level:
+            for past in [other for other in self._by_level if other[0] != self.replicate]:
+                self._by_level.pop(past).close()
             self._by_level[key] = Events(self._replicate_folder / "by_level" / start.arm)
         events, result = self._by_level[key], trained.result(self.replicate)
         values = {**dashboard.metrics(result), "density": result.density, "search_steps": result.search_steps}
@@ -151,14 +153,12 @@ class TensorBoard(Listener):
 
     def _draw(self, results: list) -> None:
         began = time.monotonic()
-        from tf_lottery.analysis.figures import search
+        from tf_lottery.analysis.figures import search, style
 
         figures = {"search": search.plot_search(results)}
         self._figures = []
         for name, figure in figures.items():
-            figure.canvas.draw()
-            pixels = np.asarray(figure.canvas.buffer_rgba())
-            self._figures.append(image_summary(f"figures/{name}", pixels))
+            self._figures.append(image_summary(f"figures/{name}", style.pixels(figure)))
         ended = time.monotonic()
         self._next_figures = ended + (ended - began) / _SHARE
 

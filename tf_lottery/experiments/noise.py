@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 # What TensorFlow's C++ prints on every machine, or on every one without a GPU.
 _NOISE = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog|I0000 |"
@@ -24,7 +25,8 @@ def dropped() -> Iterator[None]:
     if "tensorflow" in sys.modules:
         yield
         return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    given = os.environ.get(_LEVEL)
+    os.environ.setdefault(_LEVEL, "2")  # TensorFlow reads it once
     stderr = os.dup(2)
     reader, writer = os.pipe()
     child = os.fork()
@@ -39,6 +41,8 @@ def dropped() -> Iterator[None]:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.waitpid(child, 0)
+        if given is None:
+            del os.environ[_LEVEL]
 
 
 def _pass_on(reader: int, writer: int, stderr: int) -> None:

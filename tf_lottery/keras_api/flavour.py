@@ -58,6 +58,17 @@ def keras_module(flavour: str) -> types.ModuleType:
     return module
 
 
+def forget_names() -> None:
+    """Has layers that are made without a name named as if there had been none before.
+
+    Nothing else is changed: `clear_session` would reset the user's settings and seeds too.
+    """
+    if "keras" in sys.modules:
+        importlib.import_module("keras.src.utils.naming").reset_uids()
+    if "tf_keras" in sys.modules:
+        sys.modules["tf_keras"].backend.reset_uids()
+
+
 @contextlib.contextmanager
 def precision(keras: types.ModuleType, name: str) -> Iterator[None]:
     """Makes layers, models and their optimizers compute in a precision, and sets back what it was.

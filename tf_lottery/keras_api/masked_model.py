@@ -2,13 +2,14 @@
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.keras_api import flavour, holding, masking, matching, optimizers, prunable
+from tf_lottery.keras_api import flavour, holding, masking, matching, optimizers, own_errors, prunable
+from tf_lottery.keras_api.as_found import AsFound
 from tf_lottery.tickets import masks
 
 Arrays = dict[str, np.ndarray]
@@ -36,6 +37,12 @@ class MaskedModel:
         self.flavour = flavour.flavour_of(model)
         self.model = model
         prunable.check_built(model)
+        self._found = AsFound(model)
+        with own_errors.undoing(self._found.put_back):
+            self._hold(asked)
+
+    def _hold(self, asked: Iterable[str]) -> None:
+        model = self.model
         held = [p for p, slot in prunable.slots(model).items() if masking.constraint_of(slot.variable)]
         kernels = prunable.prunable_slots(model, [*asked, *held])
         _check_strategy(model)
@@ -43,36 +50,35 @@ class MaskedModel:
             if self.optimizer is not None:
                 optimizers.refuse_legacy(self.optimizer, self.flavour)
                 optimizers.build(model)
-            self._hold_wrappers()
+            if prunable.has_wrappers(model):
+                from tf_lottery.keras_api import tfmot_wrappers
+
+                tfmot_wrappers.hold_masks(model)
             prunable.expose_seeds(model)
             self._slots = prunable.slots(model)
             self.shapes = {path: tuple(slot.variable.shape) for path, slot in kernels.items()}
-            self._attached = [
-                slot.variable for slot in kernels.values() if masking.constraint_of(slot.variable) is None
-            ]
-            for variable in self._attached:
-                masking.attach(variable)
-                holding.forget_traces(model)
-        self._is_new = not isinstance(model, holding.HoldsMasks)
+            for slot in kernels.values():
+                if masking.constraint_of(slot.variable) is None:
+                    masking.attach(slot.variable)
+                    holding.forget_traces(model)
         holding.hold(model)
         self.fresh_state = self.state()
         self._mask_before = self.mask()
         # A callback may change the learning rate, and the config tells what it is at the time.
         self._compiled = self.optimizer, optimizers.config_of(self.optimizer)
 
-    @contextlib.contextmanager
-    def undone_on_error(self) -> Iterator[None]:
-        """Gives the model back as it was found, variables and masks, where the block raises."""
-        try:
-            yield
-        except BaseException:
-            self.set_mask(self._mask_before)
-            self.restore(self.fresh_state)
-            for variable in self._attached:
-                masking.detach(variable)
-            if self._is_new:
-                holding.let_go(self.model)
-            raise
+    def undone_on_error(self) -> contextlib.AbstractContextManager[None]:
+        """Gives the model back as it was found where the block raises, and raises what the user's code did.
+
+        See `AsFound` and `own_errors`; the variables, the optimizer's too, have the values that they had.
+        """
+        return own_errors.undoing(self._undo)
+
+    def _undo(self) -> None:
+        for path, mask in self._mask_before.items():
+            masking.set_mask(self._slots[path].variable, mask)
+        self._found.put_back()
+        self.restore(self.fresh_state)
 
     @property
     def optimizer(self) -> Any:
@@ -234,13 +240,6 @@ class MaskedModel:
         # Names repeat in tf_keras and change with the model's; the order is fixed by the build.
         optimizer = enumerate(optimizers.variables_of(self.optimizer) if self.optimizer is not None else [])
         return variables | {f"{OPTIMIZER}{i:03d}": variable for i, variable in optimizer}
-
-    def _hold_wrappers(self) -> None:
-        if not prunable.has_wrappers(self.model):
-            return
-        from tf_lottery.keras_api import tfmot_wrappers
-
-        tfmot_wrappers.hold_masks(self.model)
 
 
 def _check_strategy(model: Any) -> None:

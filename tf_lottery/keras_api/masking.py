@@ -69,7 +69,7 @@ def attach(variable: Any, mask: tf.Variable | None = None) -> MaskConstraint:
     # Its shape is left open: one trace serves a 0 for all and a value for each.
     pruned = tf.Variable(tf.zeros((), dtype), trainable=False, name="pruned", shape=tf.TensorShape(None))
     constraint = MaskConstraint(mask, pruned, variable.constraint)
-    _set_constraint(variable, constraint)
+    set_constraint(variable, constraint)
     return constraint
 
 
@@ -87,7 +87,7 @@ def detach(variable: Any) -> None:
     """Takes the mask off `variable`, which keeps its zeros until it is trained."""
     constraint = constraint_of(variable)
     if constraint is not None:
-        _set_constraint(variable, constraint.inner)
+        set_constraint(variable, constraint.inner)
 
 
 def masked_gradients(gradients: Any, variables: Any) -> list[Any]:
@@ -95,7 +95,8 @@ def masked_gradients(gradients: Any, variables: Any) -> list[Any]:
     return [_masked_gradient(g, constraint_of(v)) for g, v in zip(gradients, variables)]
 
 
-def _set_constraint(variable: Any, constraint: Any) -> None:
+def set_constraint(variable: Any, constraint: Any) -> None:
+    """Has a Keras or TensorFlow variable constrained so after each update, None for not at all."""
     if isinstance(variable, tf.Variable):
         # tf.Variable has no public setter; mixed precision and mirroring put another round it.
         variable = getattr(variable, "_variable", variable)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tf_lottery.keras_api import flavour
+from tf_lottery.tickets import seeds
 
 SEED = "seed_generator_state"
 
@@ -83,11 +84,14 @@ def expose_seeds(model: Any) -> None:
     """Makes the random states of tf_keras layers variables, as those of Keras 3 are.
 
     Unless it is told otherwise, tf_keras keeps them inside ops, where nothing can read them
-    or set them back.
+    or set them back. A layer without a seed is given one, always the same: to draw it would change the
+    random state of the user's program, and make what is trained depend on it.
     """
-    for layer in model._flatten_layers():
+    for number, layer in enumerate(model._flatten_layers()):
         random = getattr(layer, "_random_generator", None)
         if getattr(random, "_rng_type", None) == "legacy_stateful":
+            if random._seed is None:
+                random._seed = seeds.seed("random states", number)
             random._rng_type, random._built = random.RNG_STATEFUL, False
             random._maybe_init()
 

@@ -124,8 +124,12 @@ def find_ticket(
     Raises:
         TypeError: not a Keras model, or neither arrays nor a data set.
         ValueError: the model is not compiled or not built, the data do not fit, an
-            argument is out of range, or the loss became NaN. After this or any other
-            error, Ctrl-C too, the model is as it was.
+            argument is out of range, or the loss became NaN.
+
+    What your own code raises, in a layer, loss, metric, callback, criterion or data set, comes out
+    as it was raised. After any error, Ctrl-C too, the model is as it was: all variables, the
+    optimizer's too, masks, what it was compiled with and what is trainable; its metrics start
+    anew. The same call goes on in a `workdir` from what was done.
 
     Example:
         >>> ticket = find_ticket(model, x, y, epochs=5, levels=3, verbose=0)

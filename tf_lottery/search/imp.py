@@ -167,6 +167,10 @@ def iterative_magnitude_pruning(
         ValueError: the model is not built, or an argument is out of range. Raised with the
             first ticket, as of any generator.
 
+    What `train` or a criterion raises comes out as it was raised, and the model is as it was before
+    the first ticket: all variables, the optimizer's too, masks, what it was compiled with and what is
+    trainable; its metrics start anew.
+
     Example:
         >>> tickets = iterative_magnitude_pruning(model, lambda m: m.fit(x, y, verbose=0), levels=2)
         >>> [f"{ticket.density:.2f}" for ticket in tickets]
@@ -201,22 +205,22 @@ def iterative_magnitude_pruning(
         if start.resets_step:
             masked.set_step(start.step)
         train(model)
-        state = masked.state()
-        snapshots = {0: start.state, FINAL: state}
-        return Trained(start, network_weights(state), History([masked.step - before]), snapshots)
+        snapshots = {0: start.state, FINAL: masked.state()}
+        return Trained(start, network_weights(snapshots[FINAL]), History([masked.step - before]), snapshots)
 
-    for trained in iterative_pruning(plan, run, initial, masked.mask(), network=network):
-        masked.restore(trained.start.masked_state)
-        if trained.start.resets_step:
-            masked.set_step(trained.start.step)
-        yield Ticket(
-            trained.start.mask,
-            {path: array.copy() for path, array in network_weights(trained.start.state).items()},
-            trained.start.level,
-            rewind_step=trained.start.step + before,
-            method=plan.method,
-            provenance=provenance,
-        )
+    with masked.undone_on_error():
+        for trained in iterative_pruning(plan, run, initial, masked.mask(), network=network):
+            masked.restore(trained.start.masked_state)
+            if trained.start.resets_step:
+                masked.set_step(trained.start.step)
+            yield Ticket(
+                trained.start.mask,
+                {path: array.copy() for path, array in network_weights(trained.start.state).items()},
+                trained.start.level,
+                rewind_step=trained.start.step + before,
+                method=plan.method,
+                provenance=provenance,
+            )
 
 
 def _examples(data: Any) -> inputs.Source | None:

@@ -2,6 +2,7 @@
 
 import os
 import reprlib
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from tf_lottery import files, names, paths
 from tf_lottery.training import recorded
 
 _CLASSES = ("Boolean", "Choice", "Fixed", "Float", "Int", "Parent")  # the last one is a condition
+_FILTERS = threading.Lock()  # Python has one set of them for all threads
 _SHORTEST = 9  # Hyperband's trainings are 1/9, 1/3 and the whole of what the others' are
 
 
@@ -63,7 +65,7 @@ class _Bayesian(_Kept, oracles.BayesianOptimizationOracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         # KerasTuner starts its draws anew when it goes on.
         self._random_state = np.random.RandomState(self.seed + len(self.trials))
-        with warnings.catch_warnings():
+        with _FILTERS, warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # of lengths at their bounds
             return super().populate_space(trial_id)
 

@@ -109,10 +109,12 @@ class Session:
         )
         search = iterative_pruning(self.plan, trainer, initial, masked.mask(), redraw_of(masked), network)
         for trained in search:
+            if trained.start.is_ticket:
+                # Of the levels that are done, one alone can still turn out to be the one.
+                chosen = [verdict.judge(results).level] if results else []
+                starts = {level: starts[level] for level in chosen} | {trained.start.level: trained.start}
             results.append(trained.result(REPLICATE))
             history.append({**vars(results[-1]), "metrics": _metrics(trained)})
-            if trained.start.is_ticket:
-                starts[trained.start.level] = trained.start
         judged = verdict.judge(results)
         start = starts[judged.level]
         masked.restore(start.masked_state)

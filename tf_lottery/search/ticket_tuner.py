@@ -5,13 +5,13 @@ import gc
 import inspect
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras_tuner
 
 from tf_lottery import names, paths
+from tf_lottery.keras_api import flavour
 from tf_lottery.search.find_ticket import find_ticket
 from tf_lottery.search.ticket import Ticket
 from tf_lottery.search.tuner import RunTuner
@@ -188,11 +188,7 @@ class TicketTuner(RunTuner):
         return model
 
     def _model(self, hp: keras_tuner.HyperParameters) -> Any:
-        # Layers are named by how many there were: as in a process that has built none, for a run to go on.
-        if keras := sys.modules.get("keras"):
-            keras.utils.clear_session(free_memory=False)  # which takes seconds where there is much
-        if tf_keras := sys.modules.get("tf_keras"):
-            tf_keras.backend.clear_session()
+        flavour.forget_names()  # as in a process that has built no layer, for a run to go on
         return self._build(hp)
 
     def _given(

@@ -12,6 +12,7 @@ import uuid
 
 from tf_lottery import paths
 
+_CHANCE = random.SystemRandom()  # the random state of the user's program stays as it is
 _RENEWED = 20.0  # seconds from one sign of life to the next
 _LIFE = 120.0  # seconds without one after which a holder is taken for dead
 _TRIES = 5  # of processes that come at the same moment
@@ -120,7 +121,7 @@ class Lease:
                 self._file.unlink(missing_ok=True)
             if _is_held(others):
                 break
-            time.sleep(random.uniform(0, 1))  # one of those that came together is the first next time
+            time.sleep(_CHANCE.uniform(0, 1))  # one of those that came together is the first next time
         return _told(others)
 
     def holder(self) -> str | None:

@@ -16,6 +16,7 @@ from tf_lottery.training.leases import Lease
 
 LOCK = ".lock"
 
+_CHANCE = random.SystemRandom()  # the random state of the user's program stays as it is
 _PATIENCE = 300.0  # seconds: drawing a run's figures takes some
 
 
@@ -81,7 +82,7 @@ def _lease(path: paths.RemotePath, wait: float) -> Iterator[Callable[[], bool]]:
     while holder := lease.take():
         if time.monotonic() >= until:
             raise InUse(path, holder)
-        time.sleep(random.uniform(0.5, 1))
+        time.sleep(_CHANCE.uniform(0.5, 1))
     try:
         yield lease.is_lost
     finally:

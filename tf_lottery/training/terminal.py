@@ -12,6 +12,12 @@ from tf_lottery.training.history import Failure, History, Logs
 from tf_lottery.training.listener import Listener
 
 
+class _Bar(tqdm.tqdm):
+    """A bar without the thread that tqdm would start, for as long as the process lives, to draw it."""
+
+    monitor_interval = 0
+
+
 class Terminal(Listener):
     """Shows how far a run is. The live line is left out where the output is no terminal.
 
@@ -24,8 +30,9 @@ class Terminal(Listener):
     """
 
     def __init__(self, steps: int, arms: Sequence[str] = ()):
-        self._bar = tqdm.tqdm(
+        self._bar = _Bar(
             total=steps,
+            miniters=1,
             unit=" steps",
             disable=None,
             leave=False,

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -19,6 +21,7 @@ MARKERS = ("o", "s", "^", "v", "P", "X")
 BLACK = "#222222"
 WIDTH = 10  # inches
 # An SVG that does not tell when it was made, or number its parts at random: equal figures, equal bytes.
+_STYLE = threading.RLock()  # matplotlib has one style for all threads
 _SVG = {"svg.hashsalt": "tf_lottery", "svg.fonttype": "path"}
 
 
@@ -37,7 +40,7 @@ def save(figure: Figure, folder: str | os.PathLike[str], name: str) -> list[path
         The paths of the two files.
     """
     written = [paths.path(folder) / f"{name}.{kind}" for kind in ("png", "svg")]
-    with matplotlib.style.context(["default", _SVG]):
+    with _STYLE, matplotlib.style.context(["default", _SVG]):
         for path, options in zip(written, ({"dpi": 150}, {"metadata": {"Date": None}}), strict=True):
             with files.replacing(path) as file:
                 figure.savefig(
@@ -50,11 +53,18 @@ def save(figure: Figure, folder: str | os.PathLike[str], name: str) -> list[path
 def new_figure(height: float) -> Iterator[Figure]:
     """Yields an empty figure 10 inches wide. What is drawn on it has the default style."""
     # The user's own style may be one for dark backgrounds, with white letters.
-    with matplotlib.style.context("default"):
+    with _STYLE, matplotlib.style.context("default"):
         figure = Figure(figsize=(WIDTH, height), facecolor="white", layout="constrained")
         FigureCanvasAgg(figure)
         figure.get_layout_engine().set(wspace=0.06)
         yield figure
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """Returns what a figure looks like: uint8 of shape (height, width, 4)."""
+    with _STYLE, matplotlib.style.context("default"):
+        figure.canvas.draw()
+        return np.asarray(figure.canvas.buffer_rgba())
 
 
 def replicates(results: Iterable[Result], words: str = "mean and range of") -> str:
