@@ -479,7 +479,8 @@ def recorded_run(tmp_path, random_mask):
             mask = random_mask(shapes, 0.3 if level else 1.1, seed=replicate)
             folder = tmp_path / name / f"replicate_{replicate}/level_{level:02d}/ticket"
             files.write_tensors(folder / "mask.safetensors", mask, list(mask))
-            files.write_tensors(folder / "start.safetensors", random_mask(shapes), None)
+            start = {path: array.astype(np.float32) for path, array in random_mask(shapes).items()}
+            files.write_tensors(folder / "start.safetensors", start, None)
             row = Result(
                 replicate,
                 level,
