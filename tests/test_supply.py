@@ -87,6 +87,11 @@ class Broken(Service):
         self.send_error(503)
 
 
+class Silent(Service):
+    def do_POST(self):
+        self.rfile.read()  # until pip-audit hangs up
+
+
 @contextlib.contextmanager
 def serving(handler):
     """The arguments that make pip-audit ask that handler."""
@@ -97,32 +102,29 @@ def serving(handler):
 
 
 @pytest.fixture
-def installed(tmp_path, monkeypatch):
-    """Arguments that audit a folder with two packages in it, of which one has a hole."""
-    for name in ("holed", "sound"):
-        folder = tmp_path / f"{name}-1.0.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+def two_packages(tmp_path, monkeypatch):
+    """Arguments that audit two packages, of which one has a hole, in place of what is installed."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.delenv("CI", raising=False)
-    return [f"--path={tmp_path}"]
+    (tmp_path / "packages.txt").write_text("holed==1.0\nsound==1.0\n")
+    return ["--requirement", str(tmp_path / "packages.txt"), "--no-deps", "--disable-pip"]
 
 
-def test_the_audit_fails_on_a_known_vulnerability_except_in_ci(installed, capsys, monkeypatch):
+def test_the_audit_fails_on_a_known_vulnerability_except_in_ci(two_packages, capsys, monkeypatch):
     with serving(Service) as service:
-        assert AUDIT["main"]([*installed, *service]) == 1
+        assert AUDIT["main"]([*two_packages, *service]) == 1
         out = capsys.readouterr().out
         assert "holed 1.0: PYSEC-2024-1, fixed in 1.1.\n  Runs what it is told.\n" in out
         assert "1 known vulnerabilities in 2 packages" in out
         monkeypatch.setenv("CI", "true")
-        assert AUDIT["main"]([*installed, *service]) == 0
+        assert AUDIT["main"]([*two_packages, *service]) == 0
         assert capsys.readouterr().out == out
 
 
-def test_what_is_allowed_does_not_fail_the_audit(installed, capsys, monkeypatch):
+def test_what_is_allowed_does_not_fail_the_audit(two_packages, capsys, monkeypatch):
     monkeypatch.setitem(AUDIT["ALLOWED"], "PYSEC-2024-1", "Nobody tells it anything.")
     with serving(Service) as service:
-        assert AUDIT["main"]([*installed, *service]) == 0
+        assert AUDIT["main"]([*two_packages, *service]) == 0
     assert "0 known vulnerabilities in 2 packages" in capsys.readouterr().out
 
 
@@ -137,9 +139,10 @@ def test_the_audit_is_skipped_where_its_data_cannot_be_reached(tmp_path, monkeyp
     assert (run.returncode, run.stdout, run.stderr) == (0, AUDIT["SKIPPED"] + "\n", "")
 
 
-def test_the_audit_is_skipped_where_the_service_is_down(installed, capsys):
-    with serving(Broken) as service:
-        assert AUDIT["main"]([*installed, *service]) == 0
+@pytest.mark.parametrize("handler", [Broken, Silent])
+def test_the_audit_is_skipped_where_the_service_gives_no_data(handler, two_packages, capsys):
+    with serving(handler) as service:
+        assert AUDIT["main"]([*two_packages, *service, "--timeout=1"]) == 0
     assert capsys.readouterr().out == AUDIT["SKIPPED"] + "\n"
 
 
