@@ -166,7 +166,7 @@ def test_a_supermask_trains_no_bias_and_l0_does(make_model, data):
         model.run_eagerly = True
         masked = MaskedModel(model)
         before = masked.state()
-        gates.learn(kind, masked, data, key=(0,), steps=5, batch_size=24)
+        gates.Learner(kind, masked, data, key=(0,), batch_size=24).learn(5)
         after = masked.state()
         for path in ("fc1/kernel", "fc1/bias", "output/kernel"):
             assert (after[path] != before[path]).any() == moves, path

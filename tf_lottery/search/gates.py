@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from tf_lottery.keras_api import flavour
+from tf_lottery.keras_api import flavour, optimizers
 from tf_lottery.keras_api.masked_model import Arrays, MaskedModel
 from tf_lottery.search import gradients
 from tf_lottery.tickets import seeds
@@ -87,36 +88,41 @@ SUPERMASK = Gates(bernoulli, closed=0.0, start=0.0, rate=0.1)
 L0 = Gates(hard_concrete, closed=_CLOSED, start=2.0, rate=0.01, penalty=5.0, trains_weights=True)
 
 
-def learn(
-    kind: Gates, masked: MaskedModel, train: Source, *, key: Sequence[int | str], steps: int, batch_size: int
-) -> Arrays:
-    """Trains gates on the weights that the model has now; returns path -> score, above 0 where one is open.
-
-    The model's variables and optimizer are left in the state that this training ends with.
+class Learner:
+    """Trains gates on the weights that a model has at the time, as often as asked, by one trace.
 
     Args:
         kind: `SUPERMASK` or `L0`.
         masked: the model; what its mask prunes stays so, whatever its gate.
         train: the training data.
         key: what noise and the order of the data depend on.
-        steps: how many steps to take.
         batch_size: examples in a step.
     """
-    gated = _GatedModel(masked, kind, key)
-    if kind.trains_weights:
-        masked.reset_optimizer()
-    loop = Loop(gated, train, {}, batch_size=batch_size, chunk=_CHUNK)
-    order = loop.order(*key, "gates")
-    for step in range(0, steps, loop.chunk):
-        loop.train(order.batches(step, min(loop.chunk, steps - step)))
-    return gated.scores()
+
+    def __init__(
+        self, kind: Gates, masked: MaskedModel, train: Source, *, key: Sequence[int | str], batch_size: int
+    ):
+        self._masked, self._key = masked, key
+        self._gated = _GatedModel(masked, kind, key)
+        self._loop = Loop(self._gated, train, {}, batch_size=batch_size, chunk=_CHUNK)
+
+    def learn(self, steps: int) -> Arrays:
+        """Takes `steps` steps; returns path -> score, above 0 where a gate is open.
+
+        The model's variables and optimizer are left in the state that this training ends with.
+        """
+        self._gated.start()
+        order, chunk = self._loop.order(*self._key, "gates"), self._loop.chunk
+        for step in range(0, steps, chunk):
+            self._loop.train(order.batches(step, min(chunk, steps - step)))
+        return self._gated.scores()
 
 
 class _GatedModel:
     """What `Loop` trains in the model's place; for all but its training step it is the model."""
 
     def __init__(self, masked: MaskedModel, kind: Gates, key: Sequence[int | str]):
-        self._model, self._kind = masked.model, kind
+        self._model, self._masked, self._kind = masked.model, masked, kind
         self._paths = list(masked.shapes)
         self._kernels = gradients.kernels_of(masked)
         own = {id(kernel) for kernel in self._kernels}
@@ -132,9 +138,18 @@ class _GatedModel:
             self._logits = [variable(tf.fill(shape, kind.start)) for shape in masked.shapes.values()]
             self._optimizer = keras.optimizers.Adam(kind.rate)
             self._optimizer.build(self._logits)
+        own = [self._step, *self._logits, *optimizers.variables_of(self._optimizer)]
+        self._fresh = [(variable, np.array(variable.numpy())) for variable in own]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
+
+    def start(self) -> None:
+        """Puts gates and optimizers in the state before the first step."""
+        for variable, value in self._fresh:
+            variable.assign(value)
+        if self._kind.trains_weights:
+            self._masked.reset_optimizer()
 
     def scores(self) -> Arrays:
         return {path: logits.numpy() - self._kind.closed for path, logits in zip(self._paths, self._logits)}

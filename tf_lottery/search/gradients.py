@@ -91,28 +91,35 @@ def hessian_product(
     return _mean_gradient(masked, batches, slope)
 
 
-def squared_gradient(masked: MaskedModel, batches: Sequence[Examples]) -> Arrays:
-    """Returns path -> mean of the squared gradients of single examples, in inference mode.
+class SquaredGradient:
+    """The mean of the squared gradients of single examples, in inference mode, by one trace.
 
     A single example has no batch statistics: BatchNorm uses those that it has learned.
     """
-    model, kernels = masked.model, kernels_of(masked)
 
-    def squares(batch: Examples) -> list[tf.Tensor]:
+    def __init__(self, masked: MaskedModel):
+        self._masked = masked
+        compiled = getattr(masked.model, "run_eagerly", False) is False
+        self._squares = masked.on_replica(tf.function(self._sum) if compiled else self._sum)
+
+    def __call__(self, batches: Sequence[Examples]) -> Arrays:
+        """Returns path -> mean over all examples."""
+        masked = self._masked
+        # Keras makes some of its metrics' variables at the first call, and a compiled loop may make none.
+        masked.on_replica(lambda: loss(masked.model, _single(batches[0], 0), training=False))()
+        sums = [np.sum(parts, axis=0, dtype=np.float64) for parts in zip(*map(self._squares, batches))]
+        total = sum(map(data.count, batches))
+        return {path: array / total for path, array in zip(masked.shapes, sums)}
+
+    def _sum(self, batch: Examples) -> list[tf.Tensor]:
+        kernels = kernels_of(self._masked)
         sums = [tf.zeros(kernel.shape, kernel.dtype) for kernel in kernels]
         for i in tf.range(len(tf.nest.flatten(batch)[0])):
             with tf.GradientTape() as tape:
-                value = loss(model, _single(batch, i), training=False)
+                value = loss(self._masked.model, _single(batch, i), training=False)
             found = tape.gradient(value, kernels, unconnected_gradients=_ZERO)
             sums = [total + tf.square(tf.convert_to_tensor(g)) for total, g in zip(sums, found)]
         return sums
-
-    # Keras makes some of its metrics' variables at the first call, and a compiled loop may make none.
-    masked.on_replica(lambda: loss(model, _single(batches[0], 0), training=False))()
-    compiled = masked.on_replica(squares if getattr(model, "run_eagerly", False) else tf.function(squares))
-    sums = [np.sum(parts, axis=0, dtype=np.float64) for parts in zip(*map(compiled, batches))]
-    total = sum(map(data.count, batches))
-    return {path: array / total for path, array in zip(masked.shapes, sums)}
 
 
 def kernels_of(masked: MaskedModel) -> list[Any]:

@@ -1,6 +1,7 @@
 """What criteria may ask of a network: gradients, its flow, and masks that it learns."""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -36,6 +37,7 @@ class KerasNetwork:
         self._train = train
         self._key = key
         self._batch_size = batch_size
+        self._learners: dict[gates.Gates, gates.Learner] = {}
 
     def gradient(self, weights: Weights, mask: Weights, examples: int) -> Arrays:
         """Returns the mean gradient of the loss over training examples, at w m.
@@ -64,7 +66,7 @@ class KerasNetwork:
         """
         batches = self._draw(examples)
         with self._at(weights, mask):
-            return gradients.squared_gradient(self._masked, batches)
+            return self._squared_gradient(batches)
 
     def hessian_gradient(self, weights: Weights, mask: Weights, examples: int) -> Arrays:
         """Returns H g: the loss's Hessian by the prunable weights times its gradient (2002.07376).
@@ -114,13 +116,21 @@ class KerasNetwork:
         """
         return self._learn(gates.L0, weights, mask)
 
+    @functools.cached_property
+    def _squared_gradient(self) -> gradients.SquaredGradient:
+        return gradients.SquaredGradient(self._masked)
+
     def _learn(self, kind: gates.Gates, weights: Weights, mask: Weights) -> Arrays:
         train = self._looks_at_data()
         state = self._masked.state()
-        settings = {"key": self._key, "steps": self.steps, "batch_size": self._batch_size}
         try:
             with self._at(weights, mask):
-                return gates.learn(kind, self._masked, train, **settings)
+                if kind not in self._learners:
+                    learner = gates.Learner(
+                        kind, self._masked, train, key=self._key, batch_size=self._batch_size
+                    )
+                    self._learners[kind] = learner
+                return self._learners[kind].learn(self.steps)
         finally:
             self._masked.restore(state)  # the optimizer's part of it
 
