@@ -136,7 +136,7 @@ def test_a_batch_larger_than_the_data(capsys, workdir):
 
 def test_a_loss_that_is_not_finite(capsys, workdir):
     words = [*TINY, f"--workdir={workdir}", "--config.train.learning_rate=1e30", "--config.flavour=keras"]
-    message = refused(capsys, *words)
+    message = refused(capsys, *words, "--config.train.on_nan=stop")
     assert message.startswith("The loss is nan at step 10 of level 0, arm 'ticket'")
     assert "Lower the learning rate" in message
     assert recorded.results(workdir) == []
@@ -171,11 +171,16 @@ def test_a_workdir_in_use_is_refused(capsys, workdir, driven):
     assert message.startswith(f"'{workdir}' is in use by another run (process {os.getpid()} on ")
 
 
+DENIED = (
+    "'some/file': Permission denied. Mend its permissions, and the same command goes on from what is done."
+)
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
         (ValueError("wrong."), "wrong."),
-        (PermissionError(errno.EACCES, "Permission denied", "some/file"), "'some/file': Permission denied"),
+        (PermissionError(errno.EACCES, "Permission denied", "some/file"), DENIED),
         (FileNotFoundError("There is no folder 'x'."), "There is no folder 'x'."),
         (
             OSError(errno.ENOSPC, "No space left on device"),

@@ -113,7 +113,7 @@ def test_files_that_may_not_grow(tmp_path, whole):
     ("number", "remedy"),
     [
         (errno.EDQUOT, "Make room, or have the quota raised"),
-        (errno.EACCES, "Make it writable"),
+        (errno.EACCES, "Mend its permissions"),
         (errno.EIO, "See to the disk"),
         (errno.ESTALE, "See to the disk"),
     ],

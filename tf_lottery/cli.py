@@ -139,8 +139,8 @@ _REMEDIES = {
     errno.EDQUOT: "Make room, or have the quota raised",
     errno.EFBIG: "Raise the limit on the size of files (ulimit -f)",
     errno.EROFS: "Make it writable",
-    errno.EACCES: "Make it writable",
-    errno.EPERM: "Make it writable",
+    errno.EACCES: "Mend its permissions",
+    errno.EPERM: "Mend its permissions",
     errno.EIO: "See to the disk",
     errno.ESTALE: "See to the disk",
 }

@@ -51,7 +51,7 @@ def run(words: list[str]) -> int:
         if status:
             return status
         print(f"\n{_report(folder)}\n", flush=True)
-        untrained += not recorded.results(folder)
+        untrained += not recorded.results(folder) and bool(recorded.failures(folder))
         if others := claims[name].told():
             print(f"Others are still at work: {others}.\n", flush=True)
     _conclude(workdir, {} if alone else folders)
