@@ -10,6 +10,7 @@ from tf_lottery.keras_api.masked_model import MaskedModel
 from tf_lottery.search import find_ticket as module
 
 pytestmark = pytest.mark.usefixtures("no_xla")
+COMPILED = ("optimizer", "loss", "run_eagerly", "_run_eagerly", "_jit_compile", "_compile_config")
 SHORT = {"steps": 4, "eval_every": 2, "levels": 2, "batch_size": 32, "verbose": 0}
 
 
@@ -21,9 +22,9 @@ class Peculiar(Exception):
         self.unit = unit
 
 
-@pytest.fixture(params=[lambda: ValueError("boom"), lambda: Peculiar("boom", 7, unit="m"), KeyboardInterrupt])
-def error(request):
-    return request.param()
+def errors():
+    """One that Keras and AutoGraph make anew, one that they make another of, and none of theirs."""
+    return ValueError("boom"), Peculiar("boom", 7, unit="m"), KeyboardInterrupt()
 
 
 class Fuse:
@@ -66,7 +67,9 @@ def build(keras, fuse, run_eagerly=False):
     for number, units in enumerate((16, 8, 3)):
         draw = keras.initializers.GlorotNormal(seed=number)
         tensor = keras.layers.Dense(units, kernel_initializer=draw, name=f"fc{number}")(tensor)
-        tensor = keras.layers.Dropout(0.1, name=f"dropout{number}")(Layer(name=f"own{number}")(tensor))
+        tensor = keras.layers.Dropout(0.1, seed=number, name=f"dropout{number}")(
+            Layer(name=f"own{number}")(tensor)
+        )
     model = Model(inputs, tensor)
     model.layers[1].trainable = False
     rate = keras.optimizers.schedules.ExponentialDecay(0.01, 10, 0.9)
@@ -92,26 +95,23 @@ def what_it_is(model):
     optimizer = model.optimizer
     variables = optimizer.variables() if callable(optimizer.variables) else optimizer.variables
     held = [masking.constraint_of(variable) for variable in model.variables]
+    layers = list(model._flatten_layers())
+    randoms = [getattr(layer, "_random_generator", None) for layer in layers]
     return {
         "weights": values(model.weights),
         "optimizer": values(variables),
         "masks": [None if h is None else h.mask.numpy().tobytes() for h in held],
         "kinds": [type(part) for part in (model, optimizer)],
-        "trainable": [layer.trainable for layer in model._flatten_layers()],
-        "compiled": {
-            k: v for k, v in vars(model).items() if k in ("optimizer", "loss", "_run_eagerly", "jit_compile")
-        },
+        "trainable": [layer.trainable for layer in layers],
+        "compiled": {name: vars(model).get(name) for name in COMPILED},
         "metrics": [metric.name for metric in model.metrics],
         "functions": [getattr(model, f"{name}_function") for name in ("train", "test", "predict")],
-        "randoms": [
-            getattr(getattr(layer, "_random_generator", None), "_rng_type", None)
-            for layer in model._flatten_layers()
-        ],
+        "randoms": [getattr(random, "_rng_type", None) for random in randoms],
     }
 
 
 def generator(data, fuse):
-    """A data set whose third batch of the second pass fails."""
+    """A data set that fails where the fuse is asked to."""
 
     def batches():
         for start in range(0, 192, 32):
@@ -158,18 +158,20 @@ def fails(call, error):
 
 @pytest.mark.parametrize("where", ["layer", "loss", "metric", "train_step"])
 @pytest.mark.parametrize("run_eagerly", [False, True])
-def test_what_is_in_the_model_fails(keras, data, where, run_eagerly, error):
+def test_what_is_in_the_model_fails(keras, data, where, run_eagerly):
     fuse, model = trained(keras, data, run_eagerly)
     before = what_it_is(model)
-    fuse.__init__(error, where)
-    assert fails(lambda: tf_lottery.find_ticket(model, *data, **SHORT), error) is error
-    assert what_it_is(model) == before
+    for error in errors():
+        fuse.__init__(error, where)
+        assert fails(lambda: tf_lottery.find_ticket(model, *data, **SHORT), error) is error
+        assert what_it_is(model) == before
     fuse.__init__()
     model.fit(*data, epochs=1, verbose=0)  # and trains on
 
 
 @pytest.mark.parametrize("where, calls", [("sequence", 9), ("callback", 3), ("criterion", 2), ("control", 2)])
-def test_what_is_given_to_a_search_fails(keras, data, where, calls, error):
+def test_what_is_given_to_a_search_fails(keras, data, where, calls):
+    error = KeyboardInterrupt() if where == "callback" else Peculiar("boom", 7, unit="m")
     fuse, model = trained(keras, data)
     before = what_it_is(model)
     fuse.__init__(error, where, calls)
@@ -189,21 +191,23 @@ def test_what_is_given_to_a_search_fails(keras, data, where, calls, error):
     assert what_it_is(model) == before
 
 
-@pytest.mark.parametrize("where", ["generator", "graph"])
-def test_what_tensorflow_calls_fails(keras, data, where, error):
+@pytest.mark.parametrize("where, calls", [("generator", 9), ("graph", 1)])
+def test_what_tensorflow_calls_fails(keras, data, where, calls):
     fuse, model = trained(keras, data)
     before = what_it_is(model)
-    fuse.__init__(error, where, 9)
-    batches = generator(data, fuse)
-    found = fails(lambda: tf_lottery.find_ticket(model, batches, validation_data=data, **SHORT), error)
-    assert isinstance(found.__cause__, tf.errors.OpError)  # which tells where in their code
-    assert what_it_is(model) == before
+    for error in errors():
+        fuse.__init__(error, where, calls)
+        batches = generator(data, fuse)
+        found = fails(lambda: tf_lottery.find_ticket(model, batches, validation_data=data, **SHORT), error)
+        assert isinstance(found.__cause__, tf.errors.OpError)  # which tells where in their code
+        assert what_it_is(model) == before
 
 
 def test_a_masked_model_keeps_its_masks(make_model, random_mask, data):
     model = make_model()
     mask = random_mask(MaskedModel(model).shapes)
     tf_lottery.apply_mask(model, mask)
+    model.train_on_batch(data[0][:32], data[1][:32])
     before = what_it_is(model)
     fuse = Fuse(ValueError("boom"), "criterion", 1)
     with pytest.raises(ValueError, match="boom"):
@@ -211,16 +215,17 @@ def test_a_masked_model_keeps_its_masks(make_model, random_mask, data):
     assert what_it_is(model) == before
 
 
-def test_training_of_ones_own_fails(keras, data, error):
+def test_training_of_ones_own_fails(keras, data):
     """In the second level, by a training that compiles the model anew."""
+    error = Peculiar("boom", 7, unit="m")
     fuse, model = trained(keras, data)
     before = what_it_is(model)
     fuse.__init__(error, "train", 2)
     masked = []
 
     def train(model):
-        model.compile(keras.optimizers.SGD(0.1), "mse")
         model.layers[-3].trainable = False
+        model.compile(keras.optimizers.SGD(0.1), "mse")
         model.fit(data[0], np.eye(3)[data[1]], verbose=0)
         masked.append(any(h is not None for h in map(masking.constraint_of, model.variables)))
         fuse("train")
@@ -245,15 +250,11 @@ def test_tickets_that_nobody_takes_are_no_error(make_model, data):
 def contents(workdir):
     """The bytes of all results; the event files of TensorBoard tell times."""
     kept = [*workdir.glob("replicate_1/**/*.*"), workdir / "results.csv", workdir / "config.json"]
-    return {
-        path.relative_to(workdir): path.read_bytes()
-        for path in kept
-        if path.is_file() and ".lock" not in path.name
-    }
+    kept = [path for path in kept if path.is_file() and ".lock" not in path.name]
+    return {path.relative_to(workdir): path.read_bytes() for path in kept}
 
 
-@pytest.mark.parametrize("where, calls", [("callback", 5), ("criterion", 2), ("control", 1)])
-def test_a_search_goes_on_from_its_workdir(keras, data, where, calls, tmp_path):
+def test_a_search_goes_on_from_its_workdir(keras, data, tmp_path):
     fuse = Fuse()
 
     def criterion(evidence):
@@ -274,7 +275,12 @@ def test_a_search_goes_on_from_its_workdir(keras, data, where, calls, tmp_path):
         return tf_lottery.find_ticket(model, *data, **given, **SHORT)
 
     whole = search(tmp_path / "whole")
-    for error in (KeyError("boom"), KeyboardInterrupt()):
+    stops = [
+        ("callback", 3, KeyError("boom")),
+        ("control", 1, KeyboardInterrupt()),
+        ("criterion", 2, KeyError()),
+    ]
+    for where, calls, error in stops:
         fuse.__init__(error, where, calls)
         assert fails(lambda: search(tmp_path / "stopped"), error) is error
     ticket = search(tmp_path / "stopped")
@@ -295,8 +301,9 @@ def test_a_stop_iteration_is_no_end(keras, data):
 def test_what_keras_had_to_say_is_a_note(keras, data):
     fuse, model = trained(keras, data)
     fuse.__init__(ValueError("boom"), "layer")
-    with pytest.raises(ValueError, match="^boom$") as caught:
+    with pytest.raises(ValueError) as caught:
         tf_lottery.find_ticket(model, *data, **SHORT)
+    assert caught.value is fuse.error and str(caught.value) == "boom"
     [note] = caught.value.__notes__
     assert "Exception encountered when calling" in note and "boom" in note
 

@@ -48,7 +48,8 @@ def once_saved() -> Iterator[None]:
     heard = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN]
     before = {s: signal.signal(s, lambda *_: None) for s in heard}
     wakeup_before = signal.set_wakeup_fd(writer)
-    threading.Thread(target=watch, daemon=True).start()
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
     try:
         yield
     except KeyboardInterrupt:
@@ -61,6 +62,7 @@ def once_saved() -> Iterator[None]:
         os.close(writer)
         for timer in timers:
             timer.cancel()
+        watching.join()
         _told.clear()
 
 

@@ -1,10 +1,11 @@
 """TF-MOT's pruning wrapper with a snapshot, a rewind and masks that stay as set.
 
-Importing this module imports TF-MOT. The environment and the meaning of
-`tf.keras` are left as they were.
+Importing this module imports TF-MOT. The environment, the filters of warnings and the
+meaning of `tf.keras` are left as they were.
 """
 
 import inspect
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from tf_lottery.keras_api import flavour, masking, prunable
 
-with flavour.keras_environment_kept():
+with flavour.keras_environment_kept(), warnings.catch_warnings():
     import tensorflow_model_optimization as tfmot
     from tensorflow_model_optimization.python.core.sparsity.keras import (
         prune_registry,

@@ -76,8 +76,9 @@ class Session:
                 kept = self._store(stack, workdir, settings, listeners) if workers.is_chief else None
                 store = workers.share(kept, REPLICATE)
             if self.callbacks:
-                heard = {"steps": self.steps, "eval_every": self.eval_every}
-                listeners.append(KerasCallbacks(self.masked.model, self.callbacks, **heard))
+                lengths = {"steps": self.steps, "eval_every": self.eval_every}
+                heard = KerasCallbacks(self.masked.model, self.callbacks, **lengths)
+                listeners.append(stack.enter_context(contextlib.closing(heard)))
             trainer = Trainer(
                 self.masked,
                 loop,

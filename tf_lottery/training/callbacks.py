@@ -42,6 +42,7 @@ class KerasCallbacks(Listener):
         self._callbacks = callbacks
         self._steps = steps
         self._eval_every = eval_every
+        self._list: Any = None
         if not callable(callbacks):
             self._checked(callbacks)
 
@@ -93,6 +94,12 @@ class KerasCallbacks(Listener):
 
     def ended(self, start: Start) -> None:
         self._list.on_train_end(self._logs)
+
+    def close(self) -> None:
+        """Ends the threads of Keras 3's own that call callbacks, where training ended with an error."""
+        executor = getattr(self._list, "_executor", None)
+        if executor is not None:
+            executor.shutdown()
 
     def _checked(self, callbacks: Any) -> list[Any]:
         found = [] if callbacks is None else tf.nest.flatten(callbacks)
