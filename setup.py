@@ -18,6 +18,8 @@ setuptools.setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     packages=setuptools.find_packages(include=["tf_lottery", "tf_lottery.*"]),
+    # Both ends are tested: tools/test.sh has the newest versions, tools/test.sh --lowest the lower bounds.
+    # These are therefore releases with wheels for every Python above.
     install_requires=[
         "tensorflow~=2.21.0",
         "keras~=3.15.0",
@@ -40,7 +42,7 @@ setuptools.setup(
         "grpcio>=1.74,<2",
         "tensorboard~=2.21.0",  # TensorFlow 2.21 no longer brings it
         "importlib_resources>=6,<8",  # tensorflow-datasets 4.9.10 imports it undeclared
-        "setuptools>=78.1.1,<81",  # TF-MOT needs distutils and TensorBoard pkg_resources
+        "setuptools>=78.1.1,<85",  # TF-MOT needs its distutils
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]~=2.21.0"],

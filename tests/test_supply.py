@@ -97,8 +97,10 @@ def serving(handler):
     """The arguments that make pip-audit ask that handler."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever).start()
-        yield ["--vulnerability-service=osv", f"--osv-url=http://127.0.0.1:{server.server_port}"]
-        server.shutdown()
+        try:
+            yield ["--vulnerability-service=osv", f"--osv-url=http://127.0.0.1:{server.server_port}"]
+        finally:
+            server.shutdown()
 
 
 @pytest.fixture
@@ -115,7 +117,7 @@ def test_the_audit_fails_on_a_known_vulnerability_except_in_ci(two_packages, cap
         assert AUDIT["main"]([*two_packages, *service]) == 1
         out = capsys.readouterr().out
         assert "holed 1.0: PYSEC-2024-1, fixed in 1.1.\n  Runs what it is told.\n" in out
-        assert "1 known vulnerabilities in 2 packages" in out
+        assert "pip-audit: known vulnerabilities in 2 packages: 1.\n" in out
         monkeypatch.setenv("CI", "true")
         assert AUDIT["main"]([*two_packages, *service]) == 0
         assert capsys.readouterr().out == out
@@ -125,7 +127,7 @@ def test_what_is_allowed_does_not_fail_the_audit(two_packages, capsys, monkeypat
     monkeypatch.setitem(AUDIT["ALLOWED"], "PYSEC-2024-1", "Nobody tells it anything.")
     with serving(Service) as service:
         assert AUDIT["main"]([*two_packages, *service]) == 0
-    assert "0 known vulnerabilities in 2 packages" in capsys.readouterr().out
+    assert capsys.readouterr().out == "pip-audit: known vulnerabilities in 2 packages: 0.\n"
 
 
 def test_the_audit_is_skipped_where_its_data_cannot_be_reached(tmp_path, monkeypatch):

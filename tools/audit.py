@@ -52,7 +52,11 @@ def judge(packages: list[dict]) -> int:
         print(f"{package['name']} {package['version']}: {vulnerability['id']}, fixed in {fixed}.")
         print(f"  {vulnerability['description'][:200]}")
     left = [package["name"] for package in packages if "skip_reason" in package]
-    print(f"pip-audit: {len(found)} known vulnerabilities in {len(audited)} packages; not audited: {left}.")
+    print(f"pip-audit: known vulnerabilities in {len(audited)} packages: {len(found)}.")
+    if left:
+        print(f"  Not audited: {', '.join(left)}.")
+    if found:
+        print("  Remove .venv to get newer versions; where none helps, say so in ALLOWED of tools/audit.py.")
     return int(bool(found) and not os.environ.get("CI"))
 
 

@@ -27,7 +27,13 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   echo "Installing tf_lottery into $venv (a minute or two) ..."
   rm -rf "$venv"
   "$python" -m venv "$venv"
-  install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
+  install() {
+    "$venv/bin/python" -m pip --quiet --disable-pip-version-check --log "$venv/pip.log" \
+      install --progress-bar off "$@" && return
+    echo "pip could not install tf_lottery. The reason is in $venv/pip.log, before its last error." >&2
+    exit 1
+  }
+  install --upgrade pip
   if [ "$1" = "lowest" ]; then
     install --no-deps packaging --editable "$root"
     "$venv/bin/python" "$root/tools/lowest.py" > "$venv/lowest.txt"
