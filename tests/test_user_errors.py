@@ -198,7 +198,10 @@ def test_what_tensorflow_calls_fails(keras, data, where, calls):
     for error in errors():
         fuse.__init__(error, where, calls)
         batches = generator(data, fuse)
-        found = fails(lambda: tf_lottery.find_ticket(model, batches, validation_data=data, **SHORT), error)
+        found = fails(
+            lambda batches=batches: tf_lottery.find_ticket(model, batches, validation_data=data, **SHORT),
+            error,
+        )
         assert isinstance(found.__cause__, tf.errors.OpError)  # which tells where in their code
         assert what_it_is(model) == before
 
