@@ -158,7 +158,7 @@ def test_a_holder_that_was_taken_for_dead_does_not_come_back(lock, monkeypatch):
 
 
 def test_a_holder_that_was_suspended_writes_no_more(lock, monkeypatch):
-    store = RunDirectory(lock.parent, {"seed": 0}).replicate(1)
+    store = RunDirectory(lock.parent, {"seed": 0}).open().replicate(1)
     with store.claimed():
         monkeypatch.setattr(leases, "_LIFE", 0)
         with pytest.raises(RunDirectoryError, match="was not heard of for minutes, and others may have"):
