@@ -7,13 +7,14 @@ import contextlib
 import csv
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
 
 import pytest
 from board import Board
-from test_kill import contents, kill_at
+from test_kill import at_moment, contents
 
 from tf_lottery import cli
 from tf_lottery.experiments import workdirs
@@ -56,7 +57,7 @@ def start(workdir, name, first=lambda: None, kill=None):
 
         driver._search = noted
         if kill:
-            kill_at(*kill)
+            at_moment(*kill, lambda: os.kill(os.getpid(), signal.SIGKILL))
         sys.stdout = open(os.devnull, "w")
         driver.run(tiny(), str(workdir))
         os._exit(0)
