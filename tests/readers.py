@@ -470,12 +470,13 @@ def figures(choices, folder):
 SETTINGS = {"objective": "density", "trials": 3, "space": {"rate": {"kind": "Float", "min_value": 0.1}}}
 
 
-def begun_oracle(folder, kind):
+def begun_oracle(folder, kind, trials=8):
+    """An oracle over a number and a choice, as a process that begins has it."""
     import keras_tuner
 
     from tf_lottery.search import oracles
 
-    oracle = oracles.make(kind, keras_tuner.Objective("density", "min"), 8, seed=0)
+    oracle = oracles.make(kind, keras_tuner.Objective("density", "min"), trials, seed=0)
     oracle.verbose = 0
     oracle._set_project_dir(str(folder), "tuning")
     hp = keras_tuner.HyperParameters()

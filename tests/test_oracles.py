@@ -5,6 +5,7 @@ import math
 
 import keras_tuner
 import pytest
+import readers
 
 from tf_lottery.search import oracles
 
@@ -13,13 +14,7 @@ DENSITY = keras_tuner.Objective("density", "min")
 
 def begun(kind, folder, trials=8):
     """An oracle over a number and a choice, as a process that begins or goes on has it."""
-    oracle = oracles.make(kind, DENSITY, trials, seed=0)
-    oracle.verbose = 0
-    oracle._set_project_dir(str(folder), "tuning")
-    hp = keras_tuner.HyperParameters()
-    hp.Float("rate", 1e-4, 1e-1, sampling="log")
-    hp.Choice("scope", ["layer", "global"])
-    oracle.update_space(hp)
+    oracle = readers.begun_oracle(folder, kind, trials)
     if (folder / "tuning" / "oracle.json").exists():
         oracle.reload()
     return oracle

@@ -148,6 +148,20 @@ def callback(keras, fuse):
     return Meddles()
 
 
+def criterion_and_control(fuse):
+    """A criterion and a control of the user's own."""
+
+    def criterion(evidence):
+        fuse("criterion")
+        return {path: abs(evidence.final[path]) for path in evidence.mask}
+
+    def control(found):
+        fuse("control")
+        return found.mask, found.rewound, found.step
+
+    return criterion, control
+
+
 def fails(call, error):
     """The error that the call ends with, once it is looked at whether it is that one."""
     with pytest.raises(type(error)) as caught:
@@ -176,14 +190,7 @@ def test_what_is_given_to_a_search_fails(keras, data, where, calls):
     before = what_it_is(model)
     fuse.__init__(error, where, calls)
 
-    def criterion(evidence):
-        fuse("criterion")
-        return {path: abs(evidence.final[path]) for path in evidence.mask}
-
-    def control(found):
-        fuse("control")
-        return found.mask, found.rewound, found.step
-
+    criterion, control = criterion_and_control(fuse)
     given = {"callbacks": callback(keras, fuse), "criterion": criterion, "controls": [control]}
     batches = sequence(keras, data, fuse)
     search = lambda: tf_lottery.find_ticket(model, batches, validation_data=data, **given, **SHORT)  # noqa: E731
@@ -260,13 +267,7 @@ def contents(workdir):
 def test_a_search_goes_on_from_its_workdir(keras, data, tmp_path):
     fuse = Fuse()
 
-    def criterion(evidence):
-        fuse("criterion")
-        return {path: abs(evidence.final[path]) for path in evidence.mask}
-
-    def control(found):
-        fuse("control")
-        return found.mask, found.rewound, found.step
+    criterion, control = criterion_and_control(fuse)
 
     class Hears(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

@@ -24,7 +24,7 @@ class Soundness:
     def __init__(self, model: Any, replicas: Replicas, data: Examples | Stream):
         self._model = model
         self._replicas = replicas
-        self._inputs = _first_of(data)[0]
+        self._data = data
         self._weights = [weight for weight in model.weights if tf.as_dtype(weight.dtype).is_floating]
         self._all_finite = tf.function(self._all_finite, autograph=False)
         self._predict = tf.function(self._predict, autograph=False)
@@ -41,7 +41,8 @@ class Soundness:
 
         An output of one column has two classes, or one where it is the same for all examples.
         """
-        outputs = self._predict(self._replicas.place(lambda _: self._inputs))
+        inputs = _first_of(self._data)[0]
+        outputs = self._predict(self._replicas.place(lambda _: inputs))
         if not isinstance(outputs, tf.Tensor) or outputs.shape.rank is None or outputs.shape.rank < 2:
             return 0
         outputs = outputs.numpy()
