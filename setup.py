@@ -61,7 +61,6 @@ setuptools.setup(
     },
     entry_points={"console_scripts": ["tf-lottery = tf_lottery.cli:main"]},
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
