@@ -139,7 +139,7 @@ def test_the_work_of_a_killed_process_is_taken_over_by_the_other(words, tmp_path
 
 def test_an_error_is_told_once_and_ends_all(words, tmp_path):
     workdir = tmp_path / "run"
-    wrong = ["--config.train.learning_rate=1e30", "--config.flavour=keras"]
+    wrong = ["--config.train.learning_rate=1e30", "--config.flavour=keras", "--config.train.on_nan=stop"]
     done = subprocess.run(
         [*words, f"--workdir={workdir}", "--jobs=3", *wrong], capture_output=True, text=True
     )
@@ -147,6 +147,17 @@ def test_an_error_is_told_once_and_ends_all(words, tmp_path):
     assert done.stderr.startswith("tf-lottery: The loss is nan at step ") and done.stderr.count("\n") == 1
     assert "Results, figures" not in done.stdout
     assert all(map(is_gone, workers(workdir)))
+
+
+def test_what_is_given_up_is_told_once(words, tmp_path):
+    workdir = tmp_path / "run"
+    wrong = ["--config.network.initializer=random_normal:stddev=1e30"]
+    done = subprocess.run(
+        [*words, f"--workdir={workdir}", "--jobs=3", *wrong], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    told, report = done.stdout.split("No network is trained yet.")
+    assert told.count("given up: ") == 3 and report.count("level 0  ticket: ") == 3
 
 
 @pytest.mark.parametrize(

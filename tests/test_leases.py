@@ -196,7 +196,7 @@ def test_what_a_process_elsewhere_left_is_taken_over_in_the_end(lock, monkeypatc
     monkeypatch.setattr(leases, "_LIFE", 3)
     directory = RunDirectory(lock.parent, {"seed": 0})
     leave(directory.replicate(1).path / locks.LOCK, host="elsewhere")
-    claimed = Claims(directory, [1, 2, 3], [(0, "ticket")]).claimed()
+    claimed = Claims(directory, [1, 2, 3], [(0, "ticket")]).claimed(finished=True)
     monkeypatch.setattr(leases, "_RENEWED", 0.2)
     with directory.replicate(3).claimed():  # by another that lives
         assert [store.replicate for store in claimed] == [2, 1]

@@ -35,7 +35,7 @@ def run(
         config: the experiment; checked here.
         workdir: the run directory. A run that was stopped goes on; one that is
             finished is only reported.
-        replicates: those to train, 1-based; None for all.
+        replicates: those to train, 1-based, of which what others finish is not told; None for all.
         tpu: the name or address of the TPU to train on; empty for none.
 
     Returns:
@@ -64,7 +64,7 @@ def run(
         stopping.saving() if workers.count == 1 else contextlib.nullcontext(),
         contextlib.closing(_terminal(config)) as terminal,
         contextlib.closing(tensorboard),
-        contextlib.closing(shared.claimed()) as stores,
+        contextlib.closing(shared.claimed(finished=replicates is None)) as stores,
     ):
         for store in workers.follow(stores):
             terminal.replicate = store.replicate if config.replicates > 1 else None

@@ -54,12 +54,16 @@ class Claims:
         """Returns who works on what, for people; nothing where nobody does."""
         return self._told(self._holders(self.unfinished()))
 
-    def claimed(self) -> Iterator[ReplicateStore]:
+    def claimed(self, finished: bool) -> Iterator[ReplicateStore]:
         """Yields the store of each replicate, claimed until the next is asked for.
 
         What others work on is left out, unless they are gone, and it unfinished, when the rest is done.
+
+        Args:
+            finished: whether to yield those too that lack nothing, to be told of again.
         """
-        left, finished = list(self._stores), set(self._stores) - set(self.unfinished())
+        left = list(self._stores)
+        told = set(left) - set(self.unfinished()) if finished else ()
         while left:
             with contextlib.ExitStack() as stack:
                 store = self._first_free(left, stack)
@@ -68,7 +72,7 @@ class Claims:
                     continue
                 left.remove(store.replicate)
                 # What another process has finished meanwhile is its own affair.
-                if store.replicate in finished or not store.holds(self.networks):
+                if store.replicate in told or not store.holds(self.networks):
                     yield store
 
     def _first_free(self, left: Sequence[int], stack: contextlib.ExitStack) -> ReplicateStore | None:
