@@ -32,7 +32,7 @@ setuptools.setup(
         "numpy>=2.1,<3",
         "wrapt>=1.17,<3",
         "ml_dtypes>=0.5.1,<1",
-        "safetensors>=0.5,<1",
+        "safetensors>=0.7,<1",
         "scikit-learn>=1.5.2,<2",
         "scipy>=1.14.1,<2",
         "matplotlib>=3.9.2,<4",
