@@ -18,7 +18,7 @@ setuptools.setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     packages=setuptools.find_packages(include=["tf_lottery", "tf_lottery.*"]),
-    # Both ends are tested: tools/test.sh has the newest versions, tools/test.sh --lowest the lower bounds.
+    # tools/test.sh tests the newest versions, which CI runs; tools/test.sh --lowest the lower bounds.
     # These are therefore releases with wheels for every Python above.
     install_requires=[
         "tensorflow~=2.21.0",

@@ -15,6 +15,7 @@ import threading
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.func_graph import FuncGraph
 
 import tf_lottery
 from tf_lottery.keras_api import flavour
@@ -96,12 +97,18 @@ def main():
         trained = trains(self, start)
         trainings.append(start.arm)
         if len(trainings) in (FIRST, NETWORKS):
-            seen.append({"resident": resident(), "device": on_device(), "traces": self._loop.traces})
+            seen.append({"resident": resident(), "device": on_device(), "traces": len(traced)})
         return trained
 
     if kind != "held":  # once is enough to see that XLA's programs stay the same
         loop.prefers_xla = lambda model: False
-    trainings = []
+    trainings, traced, made = [], [], FuncGraph.__init__
+
+    def make(self, *args, **kwargs):
+        traced.append(args or kwargs)
+        made(self, *args, **kwargs)
+
+    FuncGraph.__init__ = make
     Trainer.__call__ = train
     search(kind, name, workdir)
     gc.collect()

@@ -285,6 +285,40 @@ def test_a_command_in_the_background_ignores_ctrl_c(tmp_path):
     assert process.returncode == 75
 
 
+SLOW = """
+import os, signal, sys, time
+from tf_lottery.experiments import stopping
+
+stopping._PATIENCE = float(sys.argv[1])
+with stopping.once_saved(), stopping.saving():
+    for name in sys.argv[2:]:
+        os.kill(os.getpid(), getattr(signal, name))
+        while not stopping.told():
+            time.sleep(0.01)
+        time.sleep(0.2)
+    print("saved", flush=True)
+    if len(sys.argv) == 3:  # what is saved takes longer than there is time
+        time.sleep(60)
+    raise KeyboardInterrupt
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "saved", "status"),
+    [
+        (["60", "SIGTERM", "SIGTERM", "SIGTERM"], True, 75),  # `timeout`, and a group, have it sent twice
+        (["60", "SIGINT", "SIGTERM"], True, 130),
+        (["60", "SIGTERM", "SIGINT"], False, 75),
+        (["60", "SIGINT", "SIGINT"], False, 130),
+        (["0.5", "SIGTERM"], True, 75),
+    ],
+)
+def test_a_second_ctrl_c_ends_it_at_once_and_time_does_in_any_case(words, saved, status):
+    done = subprocess.run([sys.executable, "-c", SLOW, *words], capture_output=True, text=True, timeout=30)
+    assert (done.stdout == "saved\n", done.returncode) == (saved, status)
+    assert done.stderr.endswith("and the same command goes on from there.\n")
+
+
 def test_signals_are_as_they_were_afterwards():
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]

@@ -256,7 +256,49 @@ def test_a_file_and_the_folders_made_for_it_are_synced(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", sync)
     path = tmp_path / "a" / "b" / "file"
     files.write_text(path, "text")
-    assert synced == [p.stat().st_ino for p in (path, tmp_path / "a" / "b", tmp_path / "a", tmp_path)]
+    assert synced == [p.stat().st_ino for p in (tmp_path / "a", tmp_path, path, tmp_path / "a" / "b")]
     synced.clear()
     files.write_text(path, "another")
     assert synced == [p.stat().st_ino for p in (path, tmp_path / "a" / "b")]
+
+
+def test_a_row_goes_on_a_line_of_its_own(tmp_path):
+    path = tmp_path / "rows.csv"
+    files.append_csv(path, ["a", "b"], [1, 2])
+    assert path.read_text() == "a,b\n1,2\n"
+    path.write_text("a,b\n1,2\n3")  # a disk was full
+    files.append_csv(path, ["a", "b"], [5, 6])
+    assert path.read_text() == "a,b\n1,2\n3\n5,6\n"
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EFBIG])
+def test_a_row_that_cannot_be_written_names_its_file(tmp_path, monkeypatch, error):
+    def opened(*args, **kwargs):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("builtins.open", opened)
+    with pytest.raises(OSError) as caught:
+        files.append_csv(tmp_path / "rows.csv", ["a"], [1])
+    assert (caught.value.errno, caught.value.filename) == (error, str(tmp_path / "rows.csv"))
+
+
+def test_a_file_that_cannot_be_opened_is_not_missing(tmp_path, monkeypatch):
+    """What is said of missing files, and done about them, would be wrong."""
+    files.write_tensors(tmp_path / "file", {"a": np.ones(3)}, None)
+
+    def read(path):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", read)
+    with pytest.raises(OSError) as caught:
+        files.read_tensors(tmp_path / "file")
+    assert caught.value.errno == errno.EMFILE and not isinstance(caught.value, FileNotFoundError)
+
+
+def test_arrays_that_are_read_may_be_changed(tmp_path):
+    given = {"a": np.ones(3), "none": np.ones((0, 4)), "scalar": np.float32(3)}
+    files.write_tensors(tmp_path / "file", given, None)
+    found, _ = files.read_tensors(tmp_path / "file")
+    for name, array in found.items():
+        array += 1
+        np.testing.assert_array_equal(array, given[name] + 1)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tf_lottery
+from tf_lottery.training import locks
 from tf_lottery.training.recorded import RunDirectoryError, results
 from tf_lottery.training.trainer import NonFiniteError
 
@@ -190,3 +191,12 @@ def test_a_loss_that_is_nan_is_said_and_the_model_is_as_before(keras, make_model
     for kernel, first in zip(kernels(model), before):
         np.testing.assert_array_equal(kernel, first)
     assert type(model) is keras.Sequential and getattr(model.layers[0].kernel, "constraint", None) is None
+
+
+def test_a_second_search_in_a_workdir_is_refused_and_leaves_it_alone(make_model, data, tmp_path):
+    tf_lottery.find_ticket(make_model(), *data, **SMALL, workdir=tmp_path)
+    config = (tmp_path / "config.json").read_bytes()
+    with locks.held(tmp_path / "replicate_1" / locks.LOCK):
+        with pytest.raises(ValueError, match=r"is in use by another run \(process "):
+            tf_lottery.find_ticket(make_model(), *data, **{**SMALL, "levels": 7}, workdir=tmp_path)
+    assert (tmp_path / "config.json").read_bytes() == config

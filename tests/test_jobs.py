@@ -87,13 +87,18 @@ def is_gone(pid):
 def test_a_run_goes_on_however_its_processes_end(words, tmp_path, alone):
     workdir = tmp_path / "run"
     command = [*words, f"--workdir={workdir}", "--jobs=2"]
-    ends = ((signal.SIGKILL, -9, ""), (signal.SIGTERM, 75, STOPPED), (signal.SIGINT, 130, STOPPED))
-    for number, status, said in ends:
+    ends = (
+        (signal.SIGKILL, False, -9, ""),
+        (signal.SIGTERM, False, 75, STOPPED),
+        (signal.SIGTERM, True, 75, STOPPED),  # as of systemd
+        (signal.SIGINT, True, 130, STOPPED),  # as of a terminal
+    )
+    for number, to_all, status, said in ends:
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         ) as process:
             at_work = until(lambda: len(found := workers(workdir)) == 2 and found)
-            if number == signal.SIGINT:  # as a terminal has it: all of them hear it
+            if to_all:
                 os.killpg(process.pid, number)
             else:
                 process.send_signal(number)

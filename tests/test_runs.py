@@ -19,6 +19,7 @@ from tf_lottery.tickets.rewinding import Rewinding
 from tf_lottery.training import recorded, runs
 from tf_lottery.training.arms import Start
 from tf_lottery.training.data import DataOrder
+from tf_lottery.training.history import Failure
 from tf_lottery.training.runs import RunDirectory, RunDirectoryError
 from tf_lottery.training.trainer import Trainer
 
@@ -26,8 +27,6 @@ SHAPES = {"fc/kernel": (4, 3), "output/kernel": (3, 2)}
 CONFIG = {"train": {"steps": 6, "rate": 0.1}, "levels": 1, "controls": ("reinit",), "replicates": 1}
 EXTENDABLE = ("levels", "controls", "replicates")
 ONES = {path: np.ones(shape, bool) for path, shape in SHAPES.items()}
-# The first mask is all ones, whatever else a folder holds.
-FIRST = Start(0, "ticket", ONES, {})
 
 
 class Model:
@@ -480,10 +479,11 @@ def test_a_mask_that_this_run_does_not_come_to(workdir):
 
 def test_a_mask_of_other_layers(workdir):
     store = RunDirectory(workdir, CONFIG).replicate(1)
-    for mask in ({"fc/kernel": FIRST.mask["fc/kernel"]}, {**FIRST.mask, "more/kernel": np.ones(2, bool)}):
+    state = store.initial({})
+    for mask in ({"fc/kernel": ONES["fc/kernel"]}, {**ONES, "more/kernel": np.ones(2, bool)}):
         with pytest.raises(RunDirectoryError, match="is not the one that this run comes to"):
-            store.load(Start(0, "ticket", mask, {}))
-    assert store.load(FIRST).history.steps == [0, 2, 4, 6]
+            store.load(Start(0, "ticket", mask, {**state, "more/kernel": np.ones(2)}))
+    assert store.load(Start(0, "ticket", ONES, state)).history.steps == [0, 2, 4, 6]
 
 
 def test_accuracies_that_there_are_none_of(tmp_path):
@@ -501,3 +501,33 @@ def test_accuracies_that_there_are_none_of(tmp_path):
 
 def test_a_folder_without_networks_has_no_results(tmp_path):
     assert recorded.results(tmp_path) == recorded.results(tmp_path / "none") == []
+
+
+def test_a_start_that_this_run_does_not_come_to(workdir):
+    """As where the initial weights were lost, and the model has others now."""
+    network, store = workdir / NETWORK, RunDirectory(workdir, CONFIG).replicate(1)
+    (network / "start.safetensors").write_bytes((network / "end.safetensors").read_bytes())
+    assert f"The start in '{network}' is not the one that this run comes to." in refusal(workdir)
+    assert store.holds([(1, "ticket")])
+
+
+def test_what_a_killed_process_had_no_time_to_remove_is_removed(workdir):
+    network, store = workdir / NETWORK, RunDirectory(workdir, CONFIG).replicate(1)
+    store.save_failure(Failure(1, "ticket", 3, "the loss is nan", 2))
+    (network / "checkpoint.safetensors").touch()
+    assert recorded.failures(workdir) == [] and store.holds([(1, "ticket"), (1, "reinit")])
+    with store.claimed():
+        assert not {"failure.json", "checkpoint.safetensors"} & {path.name for path in network.iterdir()}
+
+
+def test_the_folders_of_a_run_are_synced(tmp_path, monkeypatch):
+    synced, fsync = set(), os.fsync
+
+    def sync(descriptor):
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", sync)
+    with RunDirectory(tmp_path / "runs/one", CONFIG).open().replicate(1).claimed():
+        pass
+    assert {folder.stat().st_ino for folder in (tmp_path, tmp_path / "runs", tmp_path / "runs/one")} <= synced

@@ -8,7 +8,9 @@ from tf_lottery.training.soundness import Soundness
 
 
 def soundness(model, x, y=None):
-    return Soundness(model, Replicas(model.distribute_strategy), (x, np.zeros(len(x)) if y is None else y))
+    return Soundness(
+        model, Replicas(model.distribute_strategy), (x, np.arange(len(x)) % 2 if y is None else y)
+    )
 
 
 def set_output(model, kernel, bias):
@@ -24,10 +26,55 @@ def test_how_many_classes_are_predicted(make_model, data):
     assert looks.classes_predicted() == 1
 
 
-def test_a_column_has_two_classes_or_says_nothing(keras, make_inner_product):
-    model, x = make_inner_product(), np.random.default_rng(0).normal(size=(20, 10)).astype(np.float32)
-    assert soundness(model, x).classes_predicted() == 2
-    assert soundness(model, x[:1].repeat(20, 0)).classes_predicted() == 1
+@pytest.mark.parametrize(
+    ("outputs", "classes"),
+    [
+        ((0.31, 0.38), 1),  # probabilities of a network that always says no
+        ((0.31, 0.62), 2),
+        ((0.62, 0.71), 1),
+        ((-3.1, -0.2), 1),  # logits
+        ((-3.1, 0.2), 2),
+        ((1, 1), 1),
+    ],
+)
+def test_a_column_has_two_classes_where_it_is_on_two_sides(make_inner_product, outputs, classes):
+    x = np.zeros((20, 10), np.float32)
+    x[:, 1] = np.linspace(*outputs, 20)
+    assert soundness(make_inner_product(), x).classes_predicted() == classes
+
+
+def test_data_that_are_sorted_are_looked_at_all_over(make_model):
+    y = np.repeat([0, 1, 2], 1000)
+    x = np.eye(8, dtype=np.float32)[y]
+    model = make_model(widths=())
+    model.set_weights([np.eye(8, 3), np.zeros(3)])
+    assert soundness(model, x, y).classes_predicted() == 3
+
+
+def test_examples_of_one_class_say_nothing(make_model, data):
+    model, (x, _) = make_model(), data
+    assert soundness(model, x, np.ones(len(x))).classes_predicted() == 0
+    assert soundness(model, x, np.tile([0.0, 1, 0], (len(x), 1))).classes_predicted() == 0
+    assert soundness(model, x, np.eye(3)[np.arange(len(x)) % 3]).classes_predicted() > 1
+
+
+def test_a_model_that_runs_eagerly_and_one_that_cannot_be_called(keras, data):
+    class Eager(keras.Model):
+        def __init__(self, raises):
+            super().__init__()
+            self.raises, self.output_layer = raises, keras.layers.Dense(3)
+
+        def call(self, x):
+            if self.raises:
+                raise RuntimeError("It is trained by other means.")
+            return self.output_layer(x) + 0 * float(np.sum(x.numpy()))
+
+    for raises in (False, True):
+        model = Eager(raises=False)
+        model.compile("sgd", "mse", run_eagerly=True)
+        model(data[0][:2])
+        model.raises = raises
+        assert (soundness(model, *data).classes_predicted() > 0) is not raises
 
 
 def test_each_element_of_a_sequence_has_a_class(keras):

@@ -332,3 +332,42 @@ def test_the_docstrings_say_so():
     for function in (module.find_ticket, tf_lottery.iterative_magnitude_pruning):
         assert "as it was raised" in " ".join(function.__doc__.split())
     assert set(flavour.FLAVOURS) == {"keras", "tf_keras"}
+
+
+def test_what_fails_after_an_error_is_a_note_of_it(make_model, data):
+    model = make_model()
+    model.reset_metrics = lambda: {}["a metric of the user's own"]
+    masked, weights = MaskedModel(model), model.get_weights()
+    with pytest.raises(ValueError, match="^first") as caught, masked.undone_on_error():
+        model.set_weights([weight + 1 for weight in weights])
+        raise ValueError("first")
+    assert caught.value.__notes__ == ['After it, this went wrong: KeyError: "a metric of the user\'s own"']
+    for weight, found in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, weight)
+
+
+def test_the_report_of_a_search_that_is_stopped(make_model, data, tmp_path, monkeypatch):
+    def stopped(self, start):
+        raise KeyboardInterrupt
+
+    def fails(self):
+        raise ValueError("Expected a result of the dense network.")
+
+    monkeypatch.setattr("tf_lottery.training.trainer.Trainer.__call__", stopped)
+    monkeypatch.setattr("tf_lottery.analysis.tensorboard.TensorBoard.write_report", fails)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        tf_lottery.find_ticket(make_model(), *data, **SHORT, workdir=tmp_path)
+    assert "Expected a result of the dense network." in caught.value.__notes__[0]
+
+
+def test_wrong_arguments_leave_no_mask(keras, data):
+    _, model = trained(keras, data)
+    before = what_it_is(model)
+    with pytest.raises(ValueError, match="do not fit the model"):
+        tf_lottery.apply_mask(model, {"fc1/kernel": np.ones((2, 2), bool)})
+    assert what_it_is(model) == before
+    with pytest.raises(ValueError, match="looks at training data"):
+        next(tf_lottery.iterative_magnitude_pruning(model, print, criterion="snip"))
+    with pytest.raises(ValueError, match="prune_fraction|fraction"):
+        next(tf_lottery.iterative_magnitude_pruning(model, print, prune_fraction=3))
+    assert what_it_is(model) == before

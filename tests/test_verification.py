@@ -1,11 +1,12 @@
 """`tf-lottery report --verify`: whatever file of a run is damaged or gone is named, and made again."""
 
+import errno
 import shutil
 
 import pytest
 
 from tf_lottery import cli
-from tf_lottery.training import recorded
+from tf_lottery.training import recorded, verification
 from tf_lottery.training.recorded import RunDirectoryError
 from tf_lottery.training.verification import verify
 
@@ -82,6 +83,62 @@ def test_each_file_that_is_missing_is_named(workdir):
         with pytest.raises(RunDirectoryError, match=f"{name}.*Delete '{network}': the same command"):
             verify(workdir)
         (network / name).write_bytes(content)
+
+
+def test_a_table_that_is_not_all_there(workdir):
+    table = workdir / "results.csv"
+    header, *rows = table.read_text().splitlines(keepends=True)
+    table.write_text(header + "".join(rows[:-1]))
+    verify(workdir)  # as where a process was killed before it wrote the row
+    for content in ("", header, header + "".join(rows)[:-4], header + rows[0]):
+        table.write_text(content)
+        with pytest.raises(RunDirectoryError, match="results.csv' is not what the results make"):
+            verify(workdir)
+    table.unlink()
+    with pytest.raises(RunDirectoryError, match="results.csv' is not what the results make"):
+        verify(workdir)
+
+
+def test_a_run_that_goes_on_meanwhile(workdir, monkeypatch):
+    """Its checkpoint is removed when the network is finished, and results.csv grows."""
+    network = workdir / "replicate_1/level_01/ticket"
+    (network / "checkpoint.safetensors").touch()
+    walk = verification._walk
+
+    def walked(folder):
+        found = list(walk(folder))
+        (network / "checkpoint.safetensors").unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(verification, "_walk", walked)
+    assert verify(workdir) > 15
+
+
+def test_a_file_that_cannot_be_read_is_not_to_be_deleted(workdir, monkeypatch):
+    path = workdir / "replicate_1/level_01/ticket/end.safetensors"
+
+    def read(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setitem(verification._READERS, ".safetensors", read)
+    with pytest.raises(RunDirectoryError) as caught:
+        verify(workdir)
+    assert f"{str(path)!r} cannot be read: Input/output error." in str(caught.value)
+    assert "Delete" not in str(caught.value)
+
+
+def test_a_run_may_be_verified_where_nothing_can_be_written(workdir, monkeypatch, capsys):
+    def locked(folder):
+        raise OSError(errno.EROFS, "Read-only file system", str(folder))
+
+    monkeypatch.setattr("tf_lottery.training.locks.alone", locked)
+    assert cli.main(["report", "--verify", str(workdir)]) == 0
+    assert cli.main(["report", str(workdir)]) == 1
+    shutil.rmtree(workdir / "replicate_1")
+    (workdir / "results.csv").unlink()
+    capsys.readouterr()
+    assert cli.main(["report", "--verify", str(workdir)]) == 0
+    assert "are as they were written.\n\nNo network is trained yet." in capsys.readouterr().out
 
 
 def test_snapshots_that_are_missing_are_named_by_the_run_that_needs_them(workdir, capsys):

@@ -13,12 +13,11 @@ import os
 import pathlib
 import re
 import struct
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
-import ml_dtypes  # noqa: F401 (from here on, NumPy and safetensors know bfloat16)
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -37,9 +36,10 @@ _ARRAY = re.compile(
     rb"'shape': \(((?:\d{1,18}, ?)*(?:\d{1,18})?)\), \} *\n",
     re.DOTALL,
 )
-# What safetensors reads back as NumPy arrays; it writes float8 too, and cannot read it.
-_TYPES = {"bool", "bfloat16", "complex64", *(f"float{n}" for n in (16, 32, 64))}
-_TYPES |= {f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)}
+# The types of safetensors that are written here, and read.
+_TYPES = {"BOOL": np.dtype(bool), "BF16": np.dtype(ml_dtypes.bfloat16), "C64": np.dtype(np.complex64)}
+_TYPES |= {f"F{8 * n}": np.dtype(f"f{n}") for n in (2, 4, 8)}
+_TYPES |= {f"{kind}{8 * n}": np.dtype(f"{kind.lower()}{n}") for kind in "IU" for n in (1, 2, 4, 8)}
 
 
 @contextlib.contextmanager
@@ -56,7 +56,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     path = paths.path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tf_lottery.tmp")
     try:
-        changed = _make_folder(path.parent)
+        make_folder(path.parent)
         if isinstance(path, paths.RemotePath):
             content = io.BytesIO()
             yield content
@@ -68,8 +68,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            for folder in changed:
-                _sync_folder(folder)
+            _sync_folder(path.parent)
     except OSError as error:
         if error.errno is not None:  # which alone would not tell the file, or tell the temporary one
             error.filename, error.filename2 = os.fspath(path), None
@@ -136,12 +135,17 @@ def append_csv(path: Path, columns: Iterable[str], row: Iterable[Any]) -> None:
     path = paths.path(path)
     before = path.read_bytes().decode() if path.exists() else ""
     text = io.StringIO()
+    text.write("\n" * (not before.endswith("\n") and bool(before)))  # a row was not written whole
     csv.writer(text, lineterminator="\n").writerows([row] if before else [columns, row])
     if isinstance(path, paths.RemotePath):
         write_text(path, before + text.getvalue())
-    else:
+        return
+    try:
         with open(path, "a", newline="") as file:
             file.write(text.getvalue())
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], description: Any) -> None:
@@ -158,7 +162,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], description: An
     """
     tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     for name, array in tensors.items():
-        if array.dtype.name not in _TYPES:
+        if array.dtype.newbyteorder("=") not in _TYPES.values():
             raise ValueError(
                 f"Cannot write {name!r}, of type {array.dtype.name}. Expected bool, integers, bfloat16, "
                 "float16 to float64, or complex64: convert it with array.astype(...)."
@@ -176,20 +180,25 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or was not written here.
     """
-    if not paths.path(path).is_file():
+    if not paths.path(path).exists():
         raise FileNotFoundError(f"There is no file {os.fspath(path)!r}.")
+    content = paths.path(path).read_bytes()
     try:
-        with _local(path) as local, safetensors.safe_open(local, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            metadata = file.metadata() or {}
-        written = _parsed(metadata.get(_DESCRIPTION, "null"))
+        tensors = {name: _tensor(**parts) for name, parts in safetensors.deserialize(content)}
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        written = _parsed(header.get("__metadata__", {}).get(_DESCRIPTION, "null"))
         if not isinstance(written, dict) or written.keys() != {"description", _SHA}:
             raise ValueError("it was not written by tf_lottery")
         _check(written[_SHA], sha_of_tensors(tensors, written["description"]))
         return tensors, written["description"]
-    # An AttributeError is a type of tensor that NumPy does not have.
-    except (safetensors.SafetensorError, ValueError, TypeError, AttributeError) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError) as error:
         raise _unreadable(path, error) from error
+
+
+def _tensor(dtype: str, shape: list[int], data: bytearray) -> np.ndarray:
+    if dtype not in _TYPES:
+        raise ValueError(f"it holds an array of type {dtype}, which is not written by tf_lottery")
+    return np.frombuffer(data, _TYPES[dtype]).reshape(shape)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -266,30 +275,18 @@ def _check(written: Any, found: str) -> None:
         raise ValueError("it is damaged, or somebody changed it: its checksum is not that of its content")
 
 
-@contextlib.contextmanager
-def _local(path: Path) -> Iterator[str]:
-    """Yields the name of a local file with the content of `path`: its own, or that of a copy."""
-    path = paths.path(path)
-    if not isinstance(path, paths.RemotePath):
-        yield os.fspath(path)
-        return
-    with tempfile.NamedTemporaryFile() as copy:
-        copy.write(path.read_bytes())
-        copy.flush()
-        yield copy.name
-
-
 def _unreadable(path: Path, error: Exception) -> ValueError:
     return ValueError(f"Cannot read {os.fspath(path)!r}: {str(error).rstrip('.')}.")
 
 
-def _make_folder(folder: paths.Path) -> list[paths.Path]:
-    """Makes a folder; returns those in which there is something new once a file is in it."""
-    changed = [folder]
-    while not isinstance(folder, paths.RemotePath) and not changed[-1].exists():
-        changed.append(changed[-1].parent)
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those that it lies in, unless it is there; local ones are on the disk then."""
+    folder = paths.path(folder)
+    local = not isinstance(folder, paths.RemotePath)
+    made = [part for part in (folder, *folder.parents) if not part.exists()] if local else []
     folder.mkdir(parents=True, exist_ok=True)
-    return changed
+    for part in made:
+        _sync_folder(part.parent)
 
 
 def _sync_folder(folder: pathlib.Path) -> None:

@@ -4,6 +4,7 @@ To add one, write a module with `analyze(folder, **options) -> Findings`, for a 
 runs can be held against each other `compare(runs, **options) -> Findings`; and name it in `COMMANDS`.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import textwrap
@@ -41,7 +42,7 @@ class Command:
 COMMANDS = {
     "report": Command(
         "table and verdict of a run, finished or not; several runs side by side",
-        {"verify": Option(False, "read every file of the run first, and name those that are damaged")},
+        {"verify": Option(False, "read every file, name those that are damaged; draws no figures")},
     ),
     "plot": Command(
         "all figures of a run, finished or not; several runs side by side",
@@ -147,7 +148,7 @@ def look(
     for title, folder in runs.items():
         findings = module.analyze(folder, **options)
         head = f"{title}\n\n" if len(runs) > 1 else ""
-        with locks.alone(folder):
+        with locks.alone(folder) if findings.rows or findings.figures else contextlib.nullcontext():
             written = outputs.write(folder, name, findings)
         yield head + findings.text, written
     if len(runs) > 1 and hasattr(module, "compare"):

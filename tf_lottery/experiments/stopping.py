@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 TERMINATED = 75  # exit status at SIGTERM, as a cluster sends it: what was stopped is to be tried again
 _PATIENCE = 8.0  # seconds: clusters kill ten seconds after SIGTERM, or later
-_SAVING = "\ntf-lottery: saving what is done. To stop at once, tell it again.\n"
+_SAVING = "\ntf-lottery: saving what is done. Ctrl-C stops it at once.\n"
 _STOPPED = "\ntf-lottery: stopped. What is done is kept, and the same command goes on from there.\n"
 
 _told: list[int] = []  # the signal that was heard, if any
@@ -37,8 +37,11 @@ def once_saved() -> Iterator[None]:
                     continue
                 again = bool(_told)
                 _told.append(number[0])
-                if again or not _savers:
+                # SIGTERM may come twice: to a group of processes, and from the one that started this one.
+                if not _savers or again and number[0] == signal.SIGINT:
                     _end()
+                if again:
+                    continue
                 for timer in timers:
                     timer.start()
                 for tell in list(_savers):
@@ -46,8 +49,8 @@ def once_saved() -> Iterator[None]:
 
     # A shell has commands in the background ignore Ctrl-C.
     heard = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN]
-    before = {s: signal.signal(s, lambda *_: None) for s in heard}
     wakeup_before = signal.set_wakeup_fd(writer)
+    before = {s: signal.signal(s, lambda *_: None) for s in heard}
     watching = threading.Thread(target=watch, daemon=True)
     watching.start()
     try:

@@ -18,7 +18,6 @@ class AsFound:
         layers, optimizer = list(model._flatten_layers()), getattr(model, "optimizer", None)
         randoms = [getattr(layer, "_random_generator", None) for layer in layers]
         wrappers = [layer for layer in layers if prunable.is_pruning_wrapper(layer)]
-        self._model = model
         self._kept = [(part, dict(vars(part))) for part in (model, *randoms, *wrappers) if part is not None]
         self._kinds = [(part, type(part)) for part in (model, optimizer, *wrappers) if part is not None]
         # In tf_keras the variables of a frozen layer stay trainable.
@@ -27,7 +26,7 @@ class AsFound:
         self._constraints = [(v, getattr(v, "constraint", None)) for v in model.variables]
 
     def put_back(self) -> None:
-        """Makes the model what it was, masks and optimizer too, and starts its metrics anew.
+        """Makes the model what it was, masks and optimizer too.
 
         An optimizer that had no variables yet keeps those that it was given.
         """
@@ -44,4 +43,3 @@ class AsFound:
         for variable, constraint in self._constraints:
             if getattr(variable, "constraint", None) is not constraint:
                 masking.set_constraint(variable, constraint)
-        self._model.reset_metrics()

@@ -79,6 +79,7 @@ class MaskedModel:
             masking.set_mask(self._slots[path].variable, mask)
         self._found.put_back()
         self.restore(self.fresh_state)
+        self.model.reset_metrics()
 
     @property
     def optimizer(self) -> Any:
@@ -172,8 +173,7 @@ class MaskedModel:
             ValueError: a variable is missing, unknown, or of another shape.
         """
         weights = {path: array for path, array in weights.items() if is_weight(path)}
-        given = {path: np.shape(array) for path, array in weights.items()}
-        matching.check_fits(given, weight_shapes(self.model))
+        matching.check_fits({p: np.shape(array) for p, array in weights.items()}, weight_shapes(self.model))
         for path, array in weights.items():
             self._slots[path].variable.assign(array)
 
@@ -273,7 +273,9 @@ def apply_mask(model: Any, mask: Mapping[str, np.ndarray]) -> Any:
         >>> apply_mask(model, mask) is model
         True
     """
-    MaskedModel(model, asked=mask).set_mask(mask)
+    masked = MaskedModel(model, asked=mask)
+    with masked.undone_on_error():
+        masked.set_mask(mask)
     return model
 
 

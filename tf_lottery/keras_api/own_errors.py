@@ -6,6 +6,7 @@ TensorFlow calls from a data set or a graph comes out as an error of TensorFlow'
 """
 
 import ast
+import contextlib
 import re
 import types
 from collections.abc import Callable, Iterator
@@ -40,8 +41,9 @@ class undoing:  # noqa: N801 (read as a word of the `with` statement)
     ) -> None:
         if error is None or isinstance(error, GeneratorExit):
             return
-        self._undo()
         found = own(error)
+        with beside(found):
+            self._undo()
         if found is error:
             return
         before = found.__cause__, found.__context__, found.__suppress_context__
@@ -49,6 +51,17 @@ class undoing:  # noqa: N801 (read as a word of the `with` statement)
             raise found
         finally:  # which ends without what was made of it
             found.__cause__, found.__context__, found.__suppress_context__ = before
+
+
+@contextlib.contextmanager
+def beside(error: BaseException | None) -> Iterator[None]:
+    """Makes what goes wrong in the block a note of an error that is on its way already, if one is."""
+    try:
+        yield
+    except Exception as further:
+        if error is None:
+            raise
+        error.add_note(f"After it, this went wrong: {type(further).__name__}: {further}")
 
 
 def own(error: BaseException) -> BaseException:

@@ -177,38 +177,32 @@ def iterative_magnitude_pruning(
         ['1.00', '0.81', '0.66']
     """
     names.find(schedule, dict.fromkeys(("iterative", "one_shot")), "schedule for your own training")
-    names.find(rewinding, _OWN_REWINDINGS, "rewinding for your own training")
+    how = names.find(rewinding, _OWN_REWINDINGS, "rewinding for your own training")
     masked = MaskedModel(model, asked=layer_fractions or ())
-    fractions = pruning.layer_fractions(list(masked.shapes), prune_fraction, layer_fractions, structure)
-    plan = Plan(
-        levels,
-        fractions,
-        scope,
-        structure,
-        scores.resolve(criterion),
-        schedule,
-        _OWN_REWINDINGS[rewinding],
-        key=(seed,),
-    )
-    provenance = {"versions": environment.versions(), "flavour": masked.flavour, **plan.settings}
-    if data is None and scores.needs(plan.criterion).data:
-        raise ValueError(
-            f"The criterion {plan.criterion.__name__!r} looks at training data: pass data=(x, y)."
-        )
-    initial = masked.state() if rewinding == "late" else network_weights(masked.state())
-    before = masked.step if rewinding == "late" else 0
-    network = KerasNetwork(masked, _examples(data), key=plan.key, **_LEARNING)
-
-    def run(start: Start) -> Trained:
-        masked.restore(start.masked_state)
-        masked.set_mask(start.mask)
-        if start.resets_step:
-            masked.set_step(start.step)
-        train(model)
-        snapshots = {0: start.state, FINAL: masked.state()}
-        return Trained(start, network_weights(snapshots[FINAL]), History([masked.step - before]), snapshots)
-
     with masked.undone_on_error():
+        fractions = pruning.layer_fractions(list(masked.shapes), prune_fraction, layer_fractions, structure)
+        criterion = scores.resolve(criterion)
+        plan = Plan(levels, fractions, scope, structure, criterion, schedule, how, key=(seed,))
+        provenance = {"versions": environment.versions(), "flavour": masked.flavour, **plan.settings}
+        if data is None and scores.needs(plan.criterion).data:
+            raise ValueError(
+                f"The criterion {plan.criterion.__name__!r} looks at training data: pass data=(x, y)."
+            )
+        initial = masked.state() if rewinding == "late" else network_weights(masked.state())
+        before = masked.step if rewinding == "late" else 0
+        network = KerasNetwork(masked, _examples(data), key=plan.key, **_LEARNING)
+
+        def run(start: Start) -> Trained:
+            masked.restore(start.masked_state)
+            masked.set_mask(start.mask)
+            if start.resets_step:
+                masked.set_step(start.step)
+            train(model)
+            snapshots = {0: start.state, FINAL: masked.state()}
+            return Trained(
+                start, network_weights(snapshots[FINAL]), History([masked.step - before]), snapshots
+            )
+
         for trained in iterative_pruning(plan, run, initial, masked.mask(), network=network):
             masked.restore(trained.start.masked_state)
             if trained.start.resets_step:

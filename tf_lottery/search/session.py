@@ -3,11 +3,12 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tf_lottery.analysis import verdict
 from tf_lottery.analysis.tensorboard import TensorBoard
+from tf_lottery.keras_api import own_errors
 from tf_lottery.keras_api.masked_model import MaskedModel, network_weights
 from tf_lottery.search.imp import iterative_pruning, redraw_of
 from tf_lottery.search.network import KerasNetwork
@@ -19,7 +20,7 @@ from tf_lottery.training.callbacks import Callbacks, KerasCallbacks, names
 from tf_lottery.training.listener import Listener
 from tf_lottery.training.loop import Loop
 from tf_lottery.training.replicas import explaining_lost_workers
-from tf_lottery.training.runs import ReplicateStore, RunDirectory
+from tf_lottery.training.runs import InUseError, ReplicateStore, RunDirectory
 from tf_lottery.training.terminal import Terminal
 from tf_lottery.training.timings import Timings
 from tf_lottery.training.trainer import Trainer
@@ -167,14 +168,29 @@ class Session:
         settings: Mapping[str, Any],
         listeners: list[Listener],
     ) -> ReplicateStore:
-        run = RunDirectory(workdir, settings, extendable=_EXTENDABLE).open()
-        store = stack.enter_context(run.replicate(REPLICATE).claimed())
-        stack.callback(run.write_results)
+        run = RunDirectory(workdir, settings, extendable=_EXTENDABLE)
+        run.check()
+        store = run.replicate(REPLICATE)
+        if holder := store.holder():  # whose config must stay as it is
+            raise InUseError(run.path, holder)
+        run.open()
+        stack.enter_context(store.claimed())
+        stack.push(_at_end(run.write_results))
         tensorboard = TensorBoard(run.path, self.plan.arms, self.plan.hyperparameters)
         listeners.append(stack.enter_context(contextlib.closing(tensorboard)))
-        stack.callback(tensorboard.write_report)
+        stack.push(_at_end(tensorboard.write_report))
         listeners.append(Timings(run.path / "timings.csv", REPLICATE))
         return store
+
+
+def _at_end(call: Callable[[], None]) -> Callable[..., None]:
+    """Returns what ends a block with a call, whose error does not take the place of the block's own."""
+
+    def end(_: Any, error: BaseException | None, __: Any) -> None:
+        with own_errors.beside(error):
+            call()
+
+    return end
 
 
 def _names(loss: Any) -> Any:

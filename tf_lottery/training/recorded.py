@@ -115,8 +115,20 @@ def failures(workdir: Path) -> list[Failure]:
     Raises:
         RunDirectoryError: what tells of one is damaged; names the file.
     """
-    found = map(read_failure, paths.path(workdir).glob(f"replicate_*/level_*/*/{FAILURE}"))
+    folders = paths.path(workdir).glob("replicate_*")
+    found = (failure for folder in folders for failure in failures_in(folder))
     return sorted(found, key=lambda failure: (failure.replicate, failure.level, failure.arm))
+
+
+def failures_in(replicate: paths.Path) -> Iterator[Failure]:
+    """Yields the networks of one replicate, by its folder, that were given up and not trained since.
+
+    Raises:
+        RunDirectoryError: as of `failures`.
+    """
+    for path in replicate.glob(f"level_*/*/{FAILURE}"):
+        if not path.with_name(RESULT).exists():
+            yield read_failure(path)
 
 
 def table(results: Iterable[Result]) -> str:

@@ -19,7 +19,7 @@ from tf_lottery.training.history import SEARCH, TICKET, Failure
 from tf_lottery.training.progress import Progress, by_step, in_order, snapshots_of
 from tf_lottery.training.recorded import CONFIG, DELETE, FAILURE, RESULT, TABLE, RunDirectoryError, explaining
 
-_CHECKPOINT, _SNAPSHOTS = "checkpoint.safetensors", "snapshots.safetensors"
+_CHECKPOINT, _SNAPSHOTS, _START = "checkpoint.safetensors", "snapshots.safetensors", "start.safetensors"
 _A_LOOK = 0.2  # seconds
 
 
@@ -70,7 +70,7 @@ class RunDirectory:
 
     def open(self) -> "RunDirectory":
         """Makes the folder, or goes on in it; refuses it as `check` does."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.path)
         with locks.alone(self.path):
             self._check_config()
             _remove_leftovers(self.path, "", "figures/")
@@ -123,7 +123,7 @@ class ReplicateStore:
         Raises:
             InUseError: another process works on it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.path)
         with contextlib.ExitStack() as stack:
             try:
                 # The time that another process takes to look who has it.
@@ -131,7 +131,7 @@ class ReplicateStore:
             except locks.InUse as error:
                 raise InUseError(self._run.path, error.holder) from error
             _remove_leftovers(self.path, "", "level_*/*/")
-            for path in self._find(_CHECKPOINT):
+            for path in (*self._find(_CHECKPOINT), *self._find(FAILURE)):
                 if path.with_name(RESULT).exists():
                     path.unlink()
             yield self
@@ -149,7 +149,7 @@ class ReplicateStore:
 
         Those that were given up will not, nor those of levels whose mask would have come from one of them.
         """
-        given_up = {(f.level, f.arm) for f in map(recorded.read_failure, self._find(FAILURE))}
+        given_up = {(failure.level, failure.arm) for failure in recorded.failures_in(self.path)}
         # A ticket is pruned to the mask of the next level; arm `search` is trained for that of its own.
         ends = [level + (arm == TICKET) for level, arm in given_up if arm in (TICKET, SEARCH)]
         due = (network for network in networks if network[0] < min(ends, default=math.inf))
@@ -188,10 +188,12 @@ class ReplicateStore:
         self._check_writable()
         folder = self._folder(failure.level, failure.arm)
         entries = {**dataclasses.asdict(failure), "replicate": self.replicate}
-        files.write_json(folder / FAILURE, entries)
         (folder / _CHECKPOINT).unlink(missing_ok=True)
+        files.write_json(folder / FAILURE, entries)
 
     def load(self, start: Start) -> Trained | None:
+        from tf_lottery.keras_api.masked_model import network_weights
+
         folder = self._folder(start.level, start.arm)
         if not (folder / RESULT).exists():
             return None
@@ -204,10 +206,16 @@ class ReplicateStore:
                 recorded.read_history(folder),
                 snapshots_of(files.read_tensors(snapshots)[0], start.state) if start.snapshots else {},
             )
-        if not masks.equal(mask, start.mask):
-            raise RunDirectoryError(
-                f"The mask in {str(folder)!r} is not the one that this run comes to. Choose another workdir."
-            )
+            began, _ = files.read_tensors(folder / _START)
+        for what, same in (
+            ("mask", masks.equal(mask, start.mask)),
+            ("start", masks.equal(began, network_weights(start.masked_state))),
+        ):
+            if not same:
+                raise RunDirectoryError(
+                    f"The {what} in {str(folder)!r} is not the one that this run comes to. Choose another "
+                    "workdir."
+                )
         return trained
 
     def load_progress(self, start: Start) -> Progress | None:
@@ -235,7 +243,7 @@ class ReplicateStore:
         self._check_writable()
         folder, history = self._folder(trained.start.level, trained.start.arm), trained.history
         start = network_weights(trained.start.masked_state)
-        files.write_tensors(folder / "start.safetensors", start, None)
+        files.write_tensors(folder / _START, start, None)
         files.write_tensors(folder / "end.safetensors", trained.final, None)
         # The file has its tensors in an order of its own; what looks at layers wants the network's.
         files.write_tensors(folder / "mask.safetensors", trained.start.mask, list(trained.start.mask))

@@ -1,5 +1,6 @@
 """What can be wrong with a network that trains: weights that are no numbers, and a single class for all."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ class Soundness:
     Args:
         model: a compiled, built Keras model of either flavour.
         replicas: what it is trained on.
-        data: examples, of which up to 1,000 are looked at.
+        data: examples, of which up to 1,000 are looked at, from all over them; of a stream its first batch.
     """
 
     def __init__(self, model: Any, replicas: Replicas, data: Examples | Stream):
@@ -26,28 +27,33 @@ class Soundness:
         self._replicas = replicas
         self._data = data
         self._weights = [weight for weight in model.weights if tf.as_dtype(weight.dtype).is_floating]
-        self._all_finite = tf.function(self._all_finite, autograph=False)
-        self._predict = tf.function(self._predict, autograph=False)
-        # Each is traced once; TensorFlow counts the traces for all models together.
-        self._all_finite._omit_frequent_tracing_warning = True
-        self._predict._omit_frequent_tracing_warning = True
+        self._all_finite = _traced(self._all_finite)
+        if not getattr(model, "run_eagerly", False):
+            self._predict = _traced(self._predict)
 
     def is_finite(self) -> bool:
         """Whether no weight is NaN or infinite."""
         return bool(self._all_finite())
 
     def classes_predicted(self) -> int:
-        """Returns how many different classes the model predicts; 0 where its output is not one of classes.
+        """Returns how many different classes the model predicts; 0 where that says nothing.
 
-        An output of one column has two classes, or one where it is the same for all examples.
+        So it is where its output is not one of classes, or the examples that are looked at are all of one.
+        An output of one column has two classes, or one where it is on one side both of 0, which
+        divides logits, and of 1/2, which divides probabilities.
         """
-        inputs = _first_of(self._data)[0]
-        outputs = self._predict(self._replicas.place(lambda _: inputs))
+        inputs, targets = _some_of(self._data)[:2]
+        if len(np.unique(tf.nest.flatten(targets)[0], axis=0)) < 2:
+            return 0
+        try:
+            outputs = self._predict(self._replicas.place(lambda _: inputs))
+        except Exception:  # a model with a train_step of its own may be trained without ever being called
+            return 0
         if not isinstance(outputs, tf.Tensor) or outputs.shape.rank is None or outputs.shape.rank < 2:
             return 0
         outputs = outputs.numpy()
         if outputs.shape[-1] == 1:
-            return min(2, len(np.unique(outputs)))
+            return 1 if all(len(np.unique(outputs > between)) == 1 for between in (0, 0.5)) else 2
         return len(np.unique(outputs.argmax(-1)))
 
     def _all_finite(self) -> tf.Tensor:
@@ -62,8 +68,16 @@ class Soundness:
         return self._replicas.strategy.experimental_local_results(value)[0]
 
 
-def _first_of(data: Examples | Stream) -> Examples:
+def _traced(function: Callable[..., Any]) -> Callable[..., Any]:
+    traced = tf.function(function, autograph=False)
+    # It is traced once; TensorFlow counts the traces for all models together.
+    traced._omit_frequent_tracing_warning = True
+    return traced
+
+
+def _some_of(data: Examples | Stream) -> Examples:
     data = data.first if isinstance(data, Stream) else data
     example = sum(array.nbytes for array in tf.nest.flatten(data)) // max(1, count(data))
     most = max(1, min(_EXAMPLES, _BYTES // max(1, example)))
-    return tf.nest.map_structure(lambda array: array[:most], data)
+    every = max(1, -(-count(data) // most))
+    return tf.nest.map_structure(lambda array: array[::every], data)

@@ -25,11 +25,14 @@ def verify(workdir: str | os.PathLike[str]) -> int:
         RunDirectoryError: some are damaged or missing; names them all, and what to do about each.
     """
     folder = paths.path(workdir).expanduser()
+    table = _table(folder)  # before the results, of which a run that goes on writes more
     found = [path for path in _walk(folder) if path.suffix in _READERS]
-    missing = [path.parent / name for path in found if path.name == RESULT for name in _OF_A_NETWORK]
-    wrong = [line for path in dict.fromkeys([*found, *missing]) if (line := _complaint(folder, path))]
+    needed = [path.parent / name for path in found if path.name == RESULT for name in _OF_A_NETWORK]
+    # A run that goes on removes a checkpoint when its network is finished.
+    there = [path for path in dict.fromkeys([*found, *needed]) if path in needed or path.exists()]
+    wrong = [line for path in there if (line := _complaint(folder, path))]
     # Of damaged results there are no rows to hold it against.
-    wrong += [] if wrong else _complaints_of_table(folder)
+    wrong += [] if wrong else _complaints_of_table(folder, table)
     if wrong:
         raise RunDirectoryError(
             f"Of {len(found) + 1} files in {str(folder)!r} {len(wrong)} cannot be relied on:\n  "
@@ -55,8 +58,10 @@ def _complaint(folder: paths.Path, path: paths.Path) -> str | None:
         if path.name in _RECORDS:
             _RECORDS[path.name](path)
         return None
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, ValueError) as error:
         return f"{str(error).rstrip('.')}. {_remedy(folder, path)}"
+    except OSError as error:  # the file itself may be sound
+        return f"{str(path)!r} cannot be read: {error.strerror}."
 
 
 def _remedy(folder: paths.Path, path: paths.Path) -> str:
@@ -67,9 +72,17 @@ def _remedy(folder: paths.Path, path: paths.Path) -> str:
     return DELETE.format(str(path))
 
 
-def _complaints_of_table(folder: paths.Path) -> list[str]:
-    path, sound = folder / TABLE, recorded.table(recorded.results(folder))
-    # Where a process was killed, the newest rows are not in it yet.
-    if not path.exists() or set(path.read_bytes().splitlines()) <= set(sound.encode().splitlines()):
+def _table(folder: paths.Path) -> list[bytes] | None:
+    path = folder / TABLE
+    return path.read_bytes().splitlines() if path.exists() else None
+
+
+def _complaints_of_table(folder: paths.Path, lines: list[bytes] | None) -> list[str]:
+    path, results = folder / TABLE, recorded.results(folder)
+    header, *rows = recorded.table(results).encode().splitlines()
+    # Between a network and its row a process may be killed: of each replicate one is not in it then.
+    late = len({result.replicate for result in results})
+    there = [header] if lines is None else lines
+    if there[:1] == [header] and set(there[1:]) <= set(rows) and len(rows) - len(there[1:]) <= late:
         return []
     return [f"{str(path)!r} is not what the results make. {DELETE.format(str(path))}"]

@@ -27,11 +27,13 @@ def analyze(folder: str | os.PathLike[str], *, verify: bool = False) -> Findings
     """
     checked = f"All {verification.verify(folder)} files are as they were written." if verify else ""
     results, failures = _results(folder), recorded.failures(folder)
-    if not results:
-        given_up = report.given_up(failures)
-        return Findings(f"{NOTHING_TRAINED.text}\n\n{given_up}") if given_up else NOTHING_TRAINED
-    parts = [checked, _progress(folder, results), report.text(results, failures)]
-    return Findings("\n\n".join(filter(None, parts)), figures={"search": search.plot_search(results)})
+    if results:
+        parts = [checked, _progress(folder, results), report.text(results, failures)]
+    else:
+        parts = [checked, NOTHING_TRAINED.text, report.given_up(failures)]
+    # One who asks whether a run is sound may not be able to write in it.
+    figures = {"search": search.plot_search(results)} if results and not verify else {}
+    return Findings("\n\n".join(filter(None, parts)), figures=figures)
 
 
 def compare(runs: Mapping[str, str | os.PathLike[str]], *, verify: bool = False) -> Findings:
