@@ -55,27 +55,24 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     path = paths.path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tf_lottery.tmp")
-    try:
-        make_folder(path.parent)
-        if isinstance(path, paths.RemotePath):
-            content = io.BytesIO()
-            yield content
-            temporary.write_bytes(content.getvalue())
-            temporary.replace(path)
-        else:
-            with open(temporary, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
-    except OSError as error:
-        if error.errno is not None:  # which alone would not tell the file, or tell the temporary one
-            error.filename, error.filename2 = os.fspath(path), None
-        raise
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with _naming(path):
+        try:
+            make_folder(path.parent)
+            if isinstance(path, paths.RemotePath):
+                content = io.BytesIO()
+                yield content
+                temporary.write_bytes(content.getvalue())
+                temporary.replace(path)
+            else:
+                with open(temporary, "wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+                _sync_folder(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -139,13 +136,9 @@ def append_csv(path: Path, columns: Iterable[str], row: Iterable[Any]) -> None:
     csv.writer(text, lineterminator="\n").writerows([row] if before else [columns, row])
     if isinstance(path, paths.RemotePath):
         write_text(path, before + text.getvalue())
-        return
-    try:
-        with open(path, "a", newline="") as file:
+    else:
+        with _naming(path), open(path, "a", newline="") as file:
             file.write(text.getvalue())
-    except OSError as error:
-        error.filename = os.fspath(path)
-        raise
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], description: Any) -> None:
@@ -203,10 +196,8 @@ def _tensor(dtype: str, shape: list[int], data: bytearray) -> np.ndarray:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a NumPy npz file."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
     with replacing(path) as file:
-        file.write(buffer.getvalue())
+        np.savez(file, **arrays)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -284,9 +275,21 @@ def make_folder(folder: Path) -> None:
     folder = paths.path(folder)
     local = not isinstance(folder, paths.RemotePath)
     made = [part for part in (folder, *folder.parents) if not part.exists()] if local else []
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in made:
-        _sync_folder(part.parent)
+    with _naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in made:
+            _sync_folder(part.parent)
+
+
+@contextlib.contextmanager
+def _naming(path: paths.Path) -> Iterator[None]:
+    """Makes an error of the system tell the file that was asked for; it may tell none, or a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename, error.filename2 = os.fspath(path), None
+        raise
 
 
 def _sync_folder(folder: pathlib.Path) -> None:
