@@ -23,6 +23,7 @@ NAMES = [
     "Ticket",
     "TicketTuner",
     "apply_mask",
+    "compact",
     "density",
     "find_ticket",
     "iterative_magnitude_pruning",

@@ -37,25 +37,27 @@ class Call:
         return tf.nest.flatten(layer(*args, **kwargs))
 
 
-def calls(model: Any) -> Iterator[Call]:
-    """Yields what a model computes, each call after those that it needs; its inputs are left out.
-
-    Args:
-        model: a built Sequential or functional model of either flavour.
+def functional(model: Any) -> Any:
+    """Returns a model as a functional one, with `input` and `output`: of Keras 3's Sequential, what it keeps.
 
     Raises:
-        TypeError: another model, whose computation is code.
+        TypeError: what it computes is code.
     """
-    graph = getattr(model, "_functional", None) or model  # Keras 3 keeps a Sequential's there
-    if not model.built or not hasattr(graph, "_nodes_by_depth"):
+    found = getattr(model, "_functional", None) or model
+    if not hasattr(found, "_nodes_by_depth"):
         raise TypeError(
-            f"Expected a built Sequential or functional model. Received {model.name!r} of the class "
-            f"{type(model).__name__}: what it computes stands in its code alone."
+            f"Expected a Sequential or functional model. Received {model.name!r} of the class "
+            f"{type(model).__name__}: there is no graph of what it computes."
         )
+    return found
+
+
+def calls(graph: Any) -> Iterator[Call]:
+    """Yields what a functional model computes, each call after those that it needs, without its inputs."""
     for _, nodes in sorted(graph._nodes_by_depth.items(), reverse=True):
         for node in nodes:
-            layer = node.operation if hasattr(node, "operation") else node.layer
             if not node.is_input:
+                layer = node.operation if hasattr(node, "operation") else node.layer
                 inputs = node.keras_inputs if hasattr(node, "keras_inputs") else node.input_tensors
-                ids = tuple(id(tensor) for tensor in inputs)
-                yield Call(layer, ids, tuple(tf.nest.flatten(node.output_tensors)), node)
+                outputs = tf.nest.flatten(node.output_tensors)
+                yield Call(layer, tuple(map(id, inputs)), tuple(outputs), node)
