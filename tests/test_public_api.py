@@ -46,6 +46,7 @@ SIGNATURES = {
     "prune": "mask, scores, fractions, scope='layer', structure='unstructured'",
     "density": "mask",
     "apply_mask": "model, mask",
+    "compact": "model",
     "wrap": "model",
     "strip": "model",
     "Ticket": "mask, weights, level, rewind_step=0, method='', verdict='', history=(), provenance=<factory>",
