@@ -23,6 +23,7 @@ _HOMES = {
     "Ticket": "tf_lottery.search.ticket",
     "TicketTuner": "tf_lottery.search.ticket_tuner",
     "apply_mask": "tf_lottery.keras_api.masked_model",
+    "compact": "tf_lottery.keras_api.compaction",
     "density": "tf_lottery.tickets.masks",
     "find_ticket": "tf_lottery.search.find_ticket",
     "iterative_magnitude_pruning": "tf_lottery.search.imp",

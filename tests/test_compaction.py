@@ -1,0 +1,277 @@
+"""Compacted models: they compute the same, with as few inputs and units as that takes."""
+
+import numpy as np
+import pytest
+
+import tf_lottery
+from tf_lottery.experiments import networks
+from tf_lottery.keras_api import flavour, prunable
+from tf_lottery.keras_api.holding import HoldsMasks
+from tf_lottery.keras_api.masked_model import MaskedModel
+
+
+def predicted(model, x):
+    return [np.asarray(output) for output in flavour_nest(model(x, training=False))]
+
+
+def flavour_nest(outputs):
+    if isinstance(outputs, dict):
+        return [outputs[name] for name in sorted(outputs)]
+    return outputs if isinstance(outputs, (list, tuple)) else [outputs]
+
+
+def fill(model, seed=0):
+    """Gives every variable random values; statistics of BatchNorm too, and biases."""
+    rng = np.random.default_rng(seed)
+    for path, slot in prunable.slots(model).items():
+        if path.endswith(prunable.SEED):
+            continue
+        shape = tuple(slot.variable.shape)
+        values = rng.normal(size=shape, scale=np.prod(shape[:-1]) ** -0.5)
+        slot.variable.assign(np.abs(values) + 0.5 if "variance" in path else values)
+    return model
+
+
+def thin(model, density=0.3, units=0.8, seed=0):
+    """Masks a model at random; some units have no weight left that comes in, and some none that goes out."""
+    rng = np.random.default_rng(seed)
+    masked = MaskedModel(model)
+    mask = {}
+    for path, shape in masked.shapes.items():
+        inputs, outputs = rng.random(shape[-2]) < units, rng.random(shape[-1]) < units
+        mask[path] = (rng.random(shape) < density) & inputs[:, None] & outputs
+    masked.set_mask(mask)
+    return masked.model
+
+
+def check(model, *inputs):
+    """Compacts a model, holds it against the original, and returns what comes of it."""
+    x = inputs[0] if len(inputs) == 1 else list(inputs)
+    before = [np.copy(weights) for weights in model.get_weights()]
+    expected = predicted(model, x)
+    small, kept = tf_lottery.compact(model)
+    for output, other in zip(predicted(small, x), expected, strict=True):
+        assert output.shape == other.shape and np.ptp(other, axis=0).max() > 0  # it depends on the example
+        np.testing.assert_allclose(output, other, atol=1e-5, rtol=1e-5)
+    for weights, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weights, other)
+    kernels = {path: np.asarray(slot.variable) for path, slot in prunable.slots(model).items()}
+    mine = {path: np.asarray(slot.variable) for path, slot in prunable.slots(small).items()}
+    assert mine.keys() >= kept.keys()
+    for path, (rows, units) in kept.items():
+        np.testing.assert_array_equal(mine[path], kernels[path][..., rows[:, None], units])
+    return small, kept
+
+
+def images(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def by_hand(keras):
+    """Two inputs, three hidden units, one output; each case of a hidden unit once."""
+    model = keras.Sequential(
+        [
+            keras.layers.Input((3,)),
+            keras.layers.Dense(4, "relu", name="fc"),
+            keras.layers.Dense(1, name="output"),
+        ]
+    )
+    fc = np.array([[1, 0, 2, 0], [0, 0, 3, 0], [0, 0, 0, 0]], np.float32)
+    model.set_weights(
+        [
+            fc,
+            np.array([0, 5, 0, -5], np.float32),
+            np.array([[1], [2], [0], [4]], np.float32),
+            np.ones(1, np.float32),
+        ]
+    )
+    return model
+
+
+def test_units_by_hand(keras):
+    # The second unit is 5 and goes into the bias, the third is not heard, the fourth is always 0.
+    small, kept = check(by_hand(keras), images(20, 3))
+    assert {path: [indices.tolist() for indices in both] for path, both in kept.items()} == {
+        "fc/kernel": [[0], [0]],
+        "output/kernel": [[0], [0]],
+    }
+    np.testing.assert_array_equal(small.get_weights()[-1], [11])
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [("mlp:40,30,20", (6, 6, 1)), ("conv_2", (8, 8, 3)), ("resnet_8", (8, 8, 3)), ("vgg_11", (32, 32, 3))],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_networks(keras, network, shape, seed):
+    model = fill(networks.build(network, keras, shape, classes=5), seed)
+    small, kept = check(thin(model, seed=seed), images(8, *shape))
+    assert small.count_params() < 0.8 * model.count_params()
+    assert set(kept) == set(MaskedModel(model).shapes)
+    assert [layer.name for layer in model.layers if layer.weights] == [
+        layer.name for layer in small.layers if layer.weights
+    ]
+
+
+def test_a_dense_network_stays_as_large_as_it_is(keras):
+    model = fill(networks.build("resnet_8", keras, (8, 8, 3), classes=5))
+    small, _ = check(model, images(8, 8, 8, 3))
+    assert small.count_params() == model.count_params()
+
+
+@pytest.mark.parametrize(("padding", "units"), [("valid", [0]), ("same", [0, 1])])
+def test_a_constant_in_front_of_a_convolution(keras, padding, units):
+    model = keras.Sequential(
+        [
+            keras.layers.Input((6, 6, 2)),
+            keras.layers.Conv2D(3, 3, activation="sigmoid", name="conv1"),
+            keras.layers.MaxPooling2D(2),
+            keras.layers.Conv2D(2, 2, padding=padding, name="conv2"),
+        ]
+    )
+    kernel, bias, *others = fill(model).get_weights()
+    kernel[..., 1:] = 0
+    bias[2] = -200  # of a sigmoid: 0, which any bias can take in
+    model.set_weights([kernel, bias, *others])
+    _, kept = check(model, images(5, 6, 6, 2))
+    assert kept["conv1/kernel"][1].tolist() == kept["conv2/kernel"][0].tolist() == units
+
+
+def test_a_sum_keeps_what_one_of_its_sides_needs(keras):
+    inputs = keras.Input((4,))
+    left = keras.layers.Dense(3, name="left")(inputs)
+    right = keras.layers.Dense(3, name="right")(keras.layers.Dense(2, "tanh", name="below")(inputs))
+    outputs = keras.layers.Dense(2, name="output")(keras.layers.Add()([left, right]))
+    model = fill(keras.Model(inputs, outputs))
+    masked = MaskedModel(model)
+    mask = {path: np.ones(shape, bool) for path, shape in masked.shapes.items()}
+    mask["left/kernel"][:, 0] = False  # a constant on one side
+    mask["right/kernel"][:, 1:] = False  # constants on one side, and on both
+    mask["left/kernel"][:, 2] = False
+    masked.set_mask(mask)
+    _, kept = check(model, images(9, 4))
+    assert kept["left/kernel"][1].tolist() == kept["right/kernel"][1].tolist() == [0, 1]
+    assert kept["output/kernel"][0].tolist() == [0, 1]
+
+
+def test_side_by_side_and_across(keras):
+    inputs = keras.Input((6, 6, 2))
+    first = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="first")(inputs)
+    second = keras.layers.Conv2D(3, 3, padding="same", activation="elu", name="second")(first)
+    x = keras.layers.Concatenate()([first, second, inputs])
+    x = keras.layers.AveragePooling2D(2)(keras.layers.Dropout(0.5)(x))
+    x = keras.layers.BatchNormalization(name="bn")(x)
+    x = keras.layers.Flatten()(x)
+    model = fill(keras.Model(inputs, keras.layers.Dense(3, "softmax", name="output")(x)))
+    mask = {path: np.ones(shape, bool) for path, shape in MaskedModel(model).shapes.items()}
+    mask["output/kernel"].reshape(9, 9, 3)[:, [1, 5]] = False  # at every place, a unit of both
+    tf_lottery.apply_mask(model, mask)
+    _, kept = check(model, images(9, 6, 6, 2))
+    assert kept["first/kernel"][1].tolist() == [0, 1, 2, 3]  # which the second layer hears
+    assert kept["second/kernel"][1].tolist() == [0, 2]
+    assert len(kept["output/kernel"][0]) == 9 * 7
+
+
+def test_what_is_not_known_stays(keras):
+    class Own(keras.layers.Dense):
+        def call(self, inputs):
+            return super().call(inputs[..., ::-1])
+
+    words = keras.Input((5,), dtype="int32")
+    x = keras.layers.Embedding(9, 6, name="embedding")(words)
+    x = x + keras.layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+    x = keras.layers.LayerNormalization(name="norm")(x)
+    x = keras.layers.Dense(6, name="down")(keras.layers.Dense(12, "relu", name="up")(x))
+    x = keras.layers.LSTM(4, name="lstm")(keras.layers.Reshape((5, 6))(x))
+    shared = keras.layers.Dense(4, name="shared")
+    x = shared(shared(Own(4, name="own")(x)))
+    model = fill(keras.Model(words, keras.layers.Dense(2, name="output")(x)))
+    kernels = MaskedModel(model).shapes
+    x = np.random.default_rng(0).integers(0, 9, (10, 5))
+    _, kept = check(thin(model, density=0.5, units=0.8), x)
+    assert set(kept) == {"up/kernel", "down/kernel", "output/kernel"} < set(kernels)
+    assert len(kept["up/kernel"][1]) < 12 and len(kept["down/kernel"][1]) == 6
+
+
+def test_several_inputs_and_outputs_by_name(keras):
+    a, b = keras.Input((4,), name="a"), keras.Input((5,), name="b")
+    both = keras.layers.Concatenate()([keras.layers.Dense(6, "relu", name="fc")(a), b])
+    outputs = {name: keras.layers.Dense(2, name=name)(both) for name in ("one", "two")}
+    model = thin(fill(keras.Model({"a": a, "b": b}, outputs)), density=0.5)
+    small, _ = tf_lottery.compact(model)
+    x = {"a": images(7, 4), "b": images(7, 5)}
+    assert small(x).keys() == {"one", "two"}
+    for name, output in model(x).items():
+        np.testing.assert_allclose(np.asarray(small(x)[name]), np.asarray(output), atol=1e-5)
+
+
+@pytest.mark.parametrize("pruned", [("fc1/kernel",), ("fc2/kernel", "output/kernel"), ("output/kernel",)])
+def test_a_layer_that_is_pruned_whole(make_model, pruned):
+    model = fill(make_model())
+    masked = MaskedModel(model)
+    masked.set_mask({path: np.full(shape, path not in pruned) for path, shape in masked.shapes.items()})
+    x = images(6, 8)
+    expected = np.asarray(model(x))
+    small, kept = tf_lottery.compact(model)
+    np.testing.assert_allclose(np.asarray(small(x)), expected, atol=1e-5)
+    assert all(len(indices) > 0 for both in kept.values() for indices in both)
+    assert np.ptp(expected, axis=0).max() == 0 and small.count_params() < 20
+
+
+def test_a_layer_without_a_bias_gets_one_where_it_takes_constants_in(keras):
+    model = keras.Sequential(
+        [keras.layers.Input((3,)), keras.layers.Dense(4, "sigmoid"), keras.layers.Dense(2, use_bias=False)]
+    )
+    fill(model)
+    kernel, *others = model.get_weights()
+    kernel[:, 0] = 0
+    model.set_weights([kernel, *others])
+    small, _ = check(model, images(5, 3))
+    assert [layer.use_bias for layer in small.layers if layer.weights] == [True, True]
+
+
+def test_the_model_goes_on_as_it_is_and_the_small_one_is_plain(make_model, data, tmp_path):
+    model = thin(make_model(batch_norm=True), density=0.5)
+    mask = MaskedModel(model).mask()
+    small, _ = tf_lottery.compact(model)
+    model.fit(*data, epochs=1, verbose=0)
+    for path, kernel in MaskedModel(model).kernels().items():
+        assert not kernel[~mask[path]].any() and kernel.any()
+    keras = flavour.keras_module(flavour.flavour_of(model))
+    assert not isinstance(small, HoldsMasks)
+    small.save(tmp_path / "small.keras")
+    again = keras.models.load_model(tmp_path / "small.keras")
+    np.testing.assert_array_equal(again.predict(data[0], verbose=0), small.predict(data[0], verbose=0))
+
+
+def test_a_model_in_tfmot_wrappers():
+    import tf_keras
+
+    model = tf_lottery.wrap(networks.build("resnet_8", tf_keras, (8, 8, 3), classes=5))
+    model = thin(fill(model))
+    x = images(8, 8, 8, 3)
+    expected = np.asarray(model(x))
+    for _ in range(2):
+        small, kept = tf_lottery.compact(model)
+        np.testing.assert_allclose(np.asarray(small(x)), expected, atol=1e-5)
+        assert not prunable.has_wrappers(small) and len(kept["conv2/kernel"][1]) < 16
+        assert prunable.has_wrappers(model)
+
+
+def test_a_model_that_is_code(keras):
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.layer = keras.layers.Dense(2)
+
+        def call(self, inputs):
+            return self.layer(inputs)
+
+    model = Own()
+    model(images(2, 3))
+    with pytest.raises(TypeError, match="Expected a Sequential or functional model. Received 'own"):
+        tf_lottery.compact(model)
+    with pytest.raises(ValueError, match="has no weights yet. Build it first"):
+        tf_lottery.compact(keras.Sequential([keras.layers.Dense(2)]))
+    with pytest.raises(TypeError, match="Expected a keras.Model"):
+        tf_lottery.compact(3)
