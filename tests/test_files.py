@@ -204,6 +204,13 @@ def raw(header, data=b""):
     return struct.pack("<Q", len(header)) + header + data
 
 
+def test_tensors_without_metadata(tmp_path):
+    for metadata in ({"__metadata__": None}, {"__metadata__": {}}, {"__metadata__": {"tf_lottery": "{}"}}):
+        (tmp_path / "file").write_bytes(raw(metadata))
+        with pytest.raises(ValueError, match="file': it was not written by tf_lottery"):
+            files.read_tensors(tmp_path / "file")
+
+
 @pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "F8_E8M0", "Q4"])
 def test_tensors_of_a_type_that_numpy_does_not_have(tmp_path, kind):
     (tmp_path / "file").write_bytes(raw({"a": {"dtype": kind, "shape": [2], "data_offsets": [0, 2]}}, b"ab"))

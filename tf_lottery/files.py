@@ -179,7 +179,7 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], Any]:
     try:
         tensors = {name: _tensor(**parts) for name, parts in safetensors.deserialize(content)}
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        written = _parsed(header.get("__metadata__", {}).get(_DESCRIPTION, "null"))
+        written = _parsed((header.get("__metadata__") or {}).get(_DESCRIPTION, "null"))
         if not isinstance(written, dict) or written.keys() != {"description", _SHA}:
             raise ValueError("it was not written by tf_lottery")
         _check(written[_SHA], sha_of_tensors(tensors, written["description"]))
