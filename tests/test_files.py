@@ -302,6 +302,12 @@ def test_a_file_that_cannot_be_opened_is_not_missing(tmp_path, monkeypatch):
     assert caught.value.errno == errno.EMFILE and not isinstance(caught.value, FileNotFoundError)
 
 
+def test_tensors_come_by_name_whatever_their_order_in_the_file(tmp_path):
+    files.write_tensors(tmp_path / "file", {name: np.ones(n) for n, name in enumerate("zkabm")}, None)
+    for _ in range(5):
+        assert list(files.read_tensors(tmp_path / "file")[0]) == list("abkmz")
+
+
 def test_arrays_that_are_read_may_be_changed(tmp_path):
     given = {"a": np.ones(3), "none": np.ones((0, 4)), "scalar": np.float32(3)}
     files.write_tensors(tmp_path / "file", given, None)

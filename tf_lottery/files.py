@@ -26,8 +26,7 @@ from tf_lottery import paths
 
 Path = str | os.PathLike[str]
 TEMPORARY = ".*.tf_lottery.tmp"  # what the temporary names match
-_DESCRIPTION = "tf_lottery"
-_SHA = "sha256"
+_DESCRIPTION, _SHA = "tf_lottery", "sha256"
 _DEPTH = 50  # of lists and dicts in each other, of which nothing here writes ten
 # What NumPy writes before an array of bools or numbers. Its own reader would evaluate what stands here,
 # and take the memory that it promises.
@@ -177,7 +176,8 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], Any]:
         raise FileNotFoundError(f"There is no file {os.fspath(path)!r}.")
     content = paths.path(path).read_bytes()
     try:
-        tensors = {name: _tensor(**parts) for name, parts in safetensors.deserialize(content)}
+        # They come in any order.
+        tensors = {name: _tensor(**parts) for name, parts in sorted(safetensors.deserialize(content))}
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         written = _parsed((header.get("__metadata__") or {}).get(_DESCRIPTION, "null"))
         if not isinstance(written, dict) or written.keys() != {"description", _SHA}:
