@@ -172,7 +172,7 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or was not written here.
     """
-    if not paths.path(path).exists():
+    if not paths.path(path).is_file():
         raise FileNotFoundError(f"There is no file {os.fspath(path)!r}.")
     content = paths.path(path).read_bytes()
     try:
