@@ -105,7 +105,7 @@ def main():
     trainings, traced, made = [], [], FuncGraph.__init__
 
     def make(self, *args, **kwargs):
-        traced.append(args or kwargs)
+        traced.append(1)
         made(self, *args, **kwargs)
 
     FuncGraph.__init__ = make

@@ -29,7 +29,8 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   "$python" -m venv "$venv"
   install() {
     # setuptools warns of every editable installation.
-    PYTHONWARNINGS="ignore:Editable installation" "$venv/bin/python" -m pip --quiet --disable-pip-version-check --log "$venv/pip.log" \
+    PYTHONWARNINGS="ignore:Editable installation" \
+      "$venv/bin/python" -m pip --quiet --disable-pip-version-check --log "$venv/pip.log" \
       install --progress-bar off "$@" && return
     echo "pip could not install tf_lottery. The reason is in $venv/pip.log, before its last error." >&2
     exit 1

@@ -41,5 +41,10 @@ class Findings:
     figures: Mapping[str, "Figure"] = dataclasses.field(default_factory=dict)
     scalars: Sequence[Scalar] = ()
 
+    @property
+    def is_text_alone(self) -> bool:
+        """Whether there is nothing to write to files."""
+        return not (self.rows or self.figures or self.scalars)
+
 
 NOTHING_TRAINED = Findings("No network is trained yet.")

@@ -148,7 +148,7 @@ def look(
     for title, folder in runs.items():
         findings = module.analyze(folder, **options)
         head = f"{title}\n\n" if len(runs) > 1 else ""
-        with locks.alone(folder) if findings.rows or findings.figures else contextlib.nullcontext():
+        with contextlib.nullcontext() if findings.is_text_alone else locks.alone(folder):
             written = outputs.write(folder, name, findings)
         yield head + findings.text, written
     if len(runs) > 1 and hasattr(module, "compare"):

@@ -63,6 +63,7 @@ class Needed:
         self.carried = {call: self._carries(call) for call in self.calls}
         counts = {i: (shape[-1] or 1) if shape else 1 for i, shape in self._shapes.items()}
         self.constants = {i: np.full(count, np.nan) for i, count in counts.items()}
+        self._hears: dict[Call, np.ndarray] = {}  # as `Weights.heard` returns it
         for call in self.calls:
             self._find_constants(call)
         self.kept = {i: np.zeros(count, bool) for i, count in counts.items()}
@@ -71,8 +72,7 @@ class Needed:
 
     def heard(self, call: Call) -> np.ndarray:
         """Returns which inputs a layer that weighs needs, as bools."""
-        heard = self.weights[call].heard(self.constants[call.inputs[0]])
-        return heard[:, self.kept_of(call) & (call not in self._unheard)].any(axis=1)
+        return self._hears[call][:, self.kept_of(call) & (call not in self._unheard)].any(axis=1)
 
     def kept_of(self, call: Call) -> np.ndarray:
         """Returns which channels are left of a call's output, the first one."""
@@ -91,10 +91,11 @@ class Needed:
         given = [self.constants[i] for i in call.inputs]
         ranks = [len(self._shapes[i]) for i in call.inputs]
         carried, output = self.carried[call], id(call.outputs[0])
+        if call in self.weights:
+            self._hears[call] = self.weights[call].heard(given[0])
         if self._is_free(call):
-            weights = self.weights[call]
-            sums = weights.bias(given[0], heard=np.zeros(len(given[0]), bool))
-            sums[weights.heard(given[0]).any(axis=0)] = np.nan
+            sums = self.weights[call].bias(given[0], heard=np.zeros(len(given[0]), bool))
+            sums[self._hears[call].any(axis=0)] = np.nan
             self.constants[output] = _through(call.layer.activation, [sums], ranks)
         elif carried and carried.computes:
 
