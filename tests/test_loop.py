@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import tf_lottery
 from tf_lottery.keras_api.masked_model import MaskedModel
 from tf_lottery.training.data import DataOrder
 from tf_lottery.training.loop import Loop, prefers_xla
@@ -82,10 +83,51 @@ def test_building_the_loop_changes_no_variable(make_model, data):
         np.testing.assert_array_equal(array, masked.fresh_state[path])
 
 
+def _prefers_xla(keras, *layers):
+    return prefers_xla(keras.Sequential([keras.layers.Input((8, 8)), *layers]))
+
+
 def test_xla_is_left_out_where_something_convolves_on_a_cpu(keras, make_model):
-    assert prefers_xla(make_model())
-    convolving = keras.Sequential([keras.layers.Input((8, 8, 1)), keras.layers.Conv2D(2, 3)])
-    assert not prefers_xla(keras.Sequential([keras.layers.Input((8, 8, 1)), convolving]))
+    assert prefers_xla(make_model(batch_norm=True))
+    convolving = keras.Sequential([keras.layers.Input((8, 8)), keras.layers.Conv1D(2, 3)])
+    assert not _prefers_xla(keras, convolving)
+
+
+def test_xla_is_left_out_where_a_layer_of_keras_3_draws_on_a_cpu():
+    import keras
+    import tf_keras
+
+    for rate in (0.0, 0.5):
+        for make in (
+            lambda layers: layers.Dropout(rate),
+            lambda layers: layers.SpatialDropout1D(rate),
+            lambda layers: layers.GaussianNoise(rate),
+            lambda layers: layers.TimeDistributed(layers.Dropout(rate)),
+            lambda layers: layers.SimpleRNN(3, recurrent_dropout=rate),
+        ):
+            assert _prefers_xla(keras, make(keras.layers)) == (rate == 0)
+            assert _prefers_xla(tf_keras, make(tf_keras.layers))
+        inputs = keras.Input((8, 8))
+        attending = keras.layers.MultiHeadAttention(2, 4, dropout=rate)(inputs, inputs)
+        assert prefers_xla(keras.Model(inputs, attending)) == (rate == 0)
+
+
+def test_xla_is_left_out_for_lstm_and_gru_of_tf_keras_on_a_cpu():
+    import keras
+    import tf_keras
+
+    for make in (
+        lambda layers: layers.LSTM(3),
+        lambda layers: layers.Bidirectional(layers.GRU(3)),
+        lambda layers: layers.LSTM(3, dropout=0.5),
+    ):
+        assert not _prefers_xla(tf_keras, make(tf_keras.layers))
+    wrapped = tf_lottery.wrap(tf_keras.Sequential([tf_keras.Input((8, 8)), tf_keras.layers.LSTM(3)]))
+    assert not prefers_xla(wrapped)
+    for module in (keras, tf_keras):
+        assert _prefers_xla(module, module.layers.SimpleRNN(3))
+        assert _prefers_xla(module, module.layers.RNN(module.layers.LSTMCell(3)))
+    assert _prefers_xla(keras, keras.layers.Bidirectional(keras.layers.LSTM(3)))
 
 
 def test_xla_is_left_out_where_a_layer_cannot_be_compiled():

@@ -1,182 +1,114 @@
-"""Speed of training, side by side in one run: `python tools/benchmark.py`.
+"""How fast training is, measured side by side: `python tools/benchmark.py COMMAND [--FLAG=VALUE ...]`.
 
-LeNet-300-100, Adam, data in memory. The contenders take turns; ratios are medians over the
-rounds of what stands side by side in one. Prints a table and, with --json=FILE, writes it.
+  speed    who takes how long for a step: this loop, Keras, TF-MOT, PyTorch, matrix products alone
+  scaling  the same as width and batch grow: this loop, Keras, matrix products alone
+  xla      networks of each kind with XLA and without, beside what the loop chooses on this machine
+  search   a whole search by the driver: seconds for each level, and what they are spent on
+
+Contenders take turns, each in a process of its own; ratios are of one round each, their medians and
+quartiles over all. A table is printed, and --json=FILE writes all numbers. PyTorch and
+lottery-ticket-pruner take part where they are installed: pip install -e '.[benchmark]'.
+
+The paper's whole protocol on MNIST, from a folder with its four IDX files:
+
+  python tools/benchmark.py search --steps=50000 --data=DIR
 """
 
+import importlib.metadata
 import json
 import os
-import statistics
-import time
+import platform
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import numpy as np
-import tensorflow as tf
 from absl import app, flags
+from benchmarks import search, speed, works, xla
 
-import tf_lottery
-from tf_lottery.experiments import networks
-from tf_lottery.keras_api import flavour
-from tf_lottery.keras_api.masked_model import MaskedModel
-from tf_lottery.training.data import DataOrder
-from tf_lottery.training.loop import Loop
+_WORK = flags.DEFINE_enum("work", "lenet", list(works.WORKS), "speed: the network that is trained.")
+_ROUNDS = flags.DEFINE_integer("rounds", 15, "speed, scaling, xla: turns of each contender.", lower_bound=1)
+_WIDTHS = flags.DEFINE_list("widths", ["100", "300", "1000", "3000"], "scaling: units, at batch 60.")
+_BATCHES = flags.DEFINE_list("batches", ["16", "256", "1024", "4096"], "scaling: examples, at 300 units.")
+_LEVELS = flags.DEFINE_integer("levels", 20, "search: prunings.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 2000, "search: training steps of each network.", lower_bound=100)
+_DATA = flags.DEFINE_string("data", "", "search: folder with MNIST's IDX files; empty for images at random.")
+_TEST_CURVES = flags.DEFINE_bool("test_curves", True, "search: evaluate the test data each time as well.")
+_FLAVOUR = flags.DEFINE_enum("flavour", "tf_keras", ["tf_keras", "keras"], "search: the Keras of the model.")
+_WORKDIR = flags.DEFINE_string("workdir", "", "search: where the run is kept; empty for nowhere.")
+_JSON = flags.DEFINE_string("json", "", "File to write all numbers to.")
 
-_STEPS = flags.DEFINE_integer("steps", 1000, "Training steps of a contender in one round.", lower_bound=100)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 60, "Examples in one step.", lower_bound=1)
-_JSON = flags.DEFINE_string("json", "", "Where to write the numbers.")
-
-_EXAMPLES, _PIXELS, _CLASSES, _CHUNK, _DENSITY = 55_000, 784, 10, 100, 0.21
-OURS = "this loop, Keras 3, masked"
-OURS_DENSE = "this loop, Keras 3, dense"
-OURS_TFMOT = "this loop, tf_keras in TF-MOT wrappers, masked"
-FIT = "Keras 3 fit"
-TFMOT_FIT = "tf_keras fit with TF-MOT's own wrappers"
-MATMULS = "the step's matrix products alone"
+_SCALING = ("tf_lottery", "Keras fit", "products, OpenBLAS", "products, XLA")
+_PACKAGES = ("tensorflow", "keras", "tf_keras", "tensorflow-model-optimization", "torch", "numpy")
 
 
-def _model(keras: Any, wrap: Callable[[Any], Any] = lambda model: model) -> Any:
-    model = wrap(networks.build("lenet_300_100", keras, (28, 28, 1), _CLASSES))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(1.2e-3), loss, metrics=["accuracy"])
-    return model
+def _speed() -> tuple[dict[str, Any], str]:
+    report = speed.measure(_WORK.value, _ROUNDS.value)
+    return report, speed.text(report)
 
 
-def _loop(model: Any, data: tuple[np.ndarray, np.ndarray], loops: dict[str, Loop], name: str) -> Callable:
-    loop = loops[name] = Loop(model, data, {}, batch_size=_BATCH_SIZE.value, chunk=_CHUNK)
-    order = DataOrder(len(data[0]), _BATCH_SIZE.value, 0)
-
-    def run(steps: int) -> None:
-        loop.reset_metrics()
-        for step in range(0, steps, _CHUNK):
-            loop.train(order.batches(step, min(_CHUNK, steps - step)))
-
-    return run
+def _scaling() -> tuple[dict[str, Any], str]:
+    sizes = [(int(width), 60) for width in _WIDTHS.value] + [(300, int(batch)) for batch in _BATCHES.value]
+    reports = [speed.measure(f"mlp:{width}:{batch}", _ROUNDS.value, _SCALING) for width, batch in sizes]
+    return {"sizes": reports}, "\n\n".join(map(speed.text, reports))
 
 
-def _masked(model: Any) -> Any:
-    masked = MaskedModel(model)
-    rng = np.random.default_rng(0)
-    masked.set_mask({path: rng.random(shape) < _DENSITY for path, shape in masked.shapes.items()})
-    return masked.model
+def _xla() -> tuple[dict[str, Any], str]:
+    report = xla.measure(_ROUNDS.value)
+    return report, xla.text(report)
 
 
-def _fit(model: Any, data: tuple[np.ndarray, np.ndarray], callbacks: tuple = ()) -> Callable:
-    x, y = data
-
-    def run(steps: int) -> None:
-        examples = steps * _BATCH_SIZE.value
-        rows = np.arange(examples) % len(x)
-        model.fit(
-            x[rows], y[rows], batch_size=_BATCH_SIZE.value, epochs=1, verbose=0, callbacks=list(callbacks)
+def _search() -> tuple[dict[str, Any], str]:
+    with tempfile.TemporaryDirectory() as temporary:
+        report = search.measure(
+            _WORKDIR.value or temporary,
+            _DATA.value,
+            levels=_LEVELS.value,
+            steps=_STEPS.value,
+            test_curves=_TEST_CURVES.value,
+            flavour=_FLAVOUR.value,
         )
-
-    return run
-
-
-def _tfmot_fit(data: tuple[np.ndarray, np.ndarray]) -> Callable:
-    with flavour.keras_environment_kept():
-        import tensorflow_model_optimization as tfmot
-    import tf_keras
-
-    sparsity = tfmot.sparsity.keras
-    schedule = sparsity.ConstantSparsity(1 - _DENSITY, begin_step=0, frequency=100)
-    model = sparsity.prune_low_magnitude(_model(tf_keras), pruning_schedule=schedule)
-    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(tf_keras.optimizers.Adam(1.2e-3), loss, metrics=["accuracy"])
-    return _fit(model, data, (sparsity.UpdatePruningStep(),))
+    return report, search.text(report)
 
 
-def _matmuls() -> Callable:
-    widths = (_PIXELS, 300, 100, _CLASSES)
-    weights = [tf.Variable(tf.random.normal(shape, stddev=0.05)) for shape in zip(widths, widths[1:])]
-    x = tf.random.normal((_BATCH_SIZE.value, _PIXELS))
-
-    @tf.function(jit_compile=True)
-    def loop(steps: tf.Tensor) -> None:
-        for _ in tf.range(steps):
-            inputs = [x]
-            for weight in weights:
-                inputs.append(inputs[-1] @ weight)
-            gradient = inputs.pop()
-            for i in (2, 1, 0):
-                change = tf.matmul(inputs[i], gradient, transpose_a=True)
-                if i:  # the gradient of the network's input is not needed
-                    gradient = tf.matmul(gradient, weights[i], transpose_b=True)
-                weights[i].assign_sub(1e-9 * change)
-
-    return lambda steps: loop(tf.constant(steps))
+_COMMANDS: dict[str, Callable[[], tuple[dict[str, Any], str]]] = {
+    "speed": _speed,
+    "scaling": _scaling,
+    "xla": _xla,
+    "search": _search,
+}
 
 
-def _contenders(loops: dict[str, Loop]) -> dict[str, Callable[[int], None]]:
-    rng = np.random.default_rng(0)
-    x = rng.random((_EXAMPLES, 28, 28, 1), np.float32)
-    data = (x, rng.integers(0, _CLASSES, _EXAMPLES).astype(np.int32))
-    keras, tf_keras = flavour.keras_module("keras"), flavour.keras_module("tf_keras")
+def _machine() -> dict[str, Any]:
+    with open("/proc/cpuinfo") as file:
+        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     return {
-        OURS: _loop(_masked(_model(keras)), data, loops, OURS),
-        OURS_DENSE: _loop(_model(keras), data, loops, OURS_DENSE),
-        OURS_TFMOT: _loop(_masked(_model(tf_keras, tf_lottery.wrap)), data, loops, OURS_TFMOT),
-        FIT: _fit(_model(keras), data),
-        TFMOT_FIT: _tfmot_fit(data),
-        MATMULS: _matmuls(),
-    }
-
-
-def measure() -> dict[str, Any]:
-    """Times every contender in turn; returns milliseconds per step, ratios and traces."""
-    loops: dict[str, Loop] = {}
-    contenders = _contenders(loops)
-    for run in contenders.values():
-        run(200)  # traces and compiles
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(_ROUNDS.value):
-        for name, run in contenders.items():
-            began = time.perf_counter()
-            run(_STEPS.value)
-            times[name].append((time.perf_counter() - began) / _STEPS.value * 1e3)
-    return {
-        "milliseconds": {
-            name: {"median": statistics.median(values), "min": min(values), "max": max(values)}
-            for name, values in times.items()
-        },
-        "ratios": {
-            "Keras 3 fit / this loop": _ratio(times[FIT], times[OURS]),
-            "TF-MOT fit / this loop in TF-MOT wrappers": _ratio(times[TFMOT_FIT], times[OURS_TFMOT]),
-            "masked / dense": _ratio(times[OURS], times[OURS_DENSE]),
-            "share of the matrix-multiply bound": _ratio(times[MATMULS], times[OURS]),
-        },
-        "traces": {name: loop.traces for name, loop in loops.items()},
+        "processor": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
-        "batch_size": _BATCH_SIZE.value,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
     }
 
 
-def _ratio(times: list[float], others: list[float]) -> float:
-    # Round by round, for a shared machine is now faster and now slower.
-    return statistics.median(one / other for one, other in zip(times, others))
-
-
-def _print(report: dict[str, Any]) -> None:
-    print(f"LeNet-300-100, batch {report['batch_size']}, Adam, {report['cores']} cores; ms per step")
-    for name, spread in report["milliseconds"].items():
-        print(f"  {name:<48} {spread['median']:6.2f}   ({spread['min']:.2f} to {spread['max']:.2f})")
-    for name, ratio in report["ratios"].items():
-        print(f"  {name:<48} {ratio:6.2f}")
-    print(f"  traces of each loop: {sorted(set(report['traces'].values()))}")
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def main(words: list[str]) -> None:
-    if len(words) > 1:
-        raise app.UsageError(f"Unexpected argument {words[1]!r}.")
-    report = measure()
-    _print(report)
+    if len(words) != 2 or words[1] not in _COMMANDS:
+        raise app.UsageError(f"Name one command: {', '.join(_COMMANDS)}.")
+    report, text = _COMMANDS[words[1]]()
+    machine = _machine()
+    print(text)
+    print(f"\n{machine['processor']}, {machine['cores']} cores; TensorFlow {machine['packages']['tensorflow']}")
     if _JSON.value:
         with open(_JSON.value, "w") as file:
-            json.dump(report, file, indent=2)
+            json.dump({"machine": machine, **report}, file, indent=2)
 
 
 if __name__ == "__main__":

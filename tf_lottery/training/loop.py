@@ -232,17 +232,27 @@ class Loop:
 
 
 def prefers_xla(model: Any) -> bool:
-    """Whether XLA can be had and pays: on GPU and TPU, and on CPU where nothing convolves.
+    """Whether XLA can be had and pays: on GPU and TPU, and on CPU where no layer is of a kind that it slows down.
 
-    XLA on CPU compiles the gradients of convolutions to naive code, tens of times
-    slower than TensorFlow's own kernels. Where a layer of Keras 3 says that it cannot be
-    compiled, the model goes without.
+    On CPU, XLA compiles to naive code, several times slower than TensorFlow's own kernels, the
+    gradients of convolutions, the random numbers that layers of Keras 3 draw, and LSTM and GRU of
+    tf_keras. Where a layer of Keras 3 says that it cannot be compiled, the model goes without.
     """
-    if not all(getattr(layer, "supports_jit", True) for layer in model._flatten_layers()):
+    layers = list(model._flatten_layers())
+    if not all(getattr(layer, "supports_jit", True) for layer in layers):
         return False
     if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
         return True
-    return not any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
+    return not any(_is_slow_in_xla(layer) for layer in layers)
+
+
+def _is_slow_in_xla(layer: Any) -> bool:
+    convolves = "Conv" in type(layer).__name__
+    # Cells always have a generator, for the dropout that they may have.
+    rates = [getattr(layer, name) for name in ("dropout", "recurrent_dropout") if hasattr(layer, name)]
+    draws = getattr(layer, "seed_generator", None) is not None and (not rates or any(rates))
+    # A gradient through the function that cuDNN could stand in for, which lists of tensors go in and out of.
+    return convolves or draws or getattr(layer, "_could_use_gpu_kernel", False)
 
 
 def _check_batch_size(batch_size: int, examples: int) -> int:

@@ -1,0 +1,114 @@
+"""The bound that no training gets below: the matrix products of a step, and nothing else.
+
+A convolution counts as the product that it comes to: positions x (size x inputs) x filters.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Product(NamedTuple):
+    """(rows, inner) times (inner, columns), so many times one after the other; forward and back."""
+
+    rows: int
+    inner: int
+    columns: int
+    times: int
+    reaches_inputs: bool
+
+    def numbers(self) -> float:
+        """Floating-point operations of a step."""
+        return 2 * self.rows * self.inner * self.columns * self.times * (3 - self.reaches_inputs)
+
+
+def of(model: Any, batch_size: int) -> list[Product]:
+    """Returns the products of a Keras model's step, the gradient of the network's input left out."""
+    products: list[Product] = []
+
+    def add(rows: int, inner: int, columns: int, times: int = 1) -> None:
+        products.append(Product(rows, inner, columns, times, not products))
+
+    for layer in model._flatten_layers(include_self=False):
+        kind, kernel = type(layer).__name__, getattr(layer, "kernel", None)
+        if kind == "LSTM":
+            steps, inputs = layer.input.shape[1:]
+            add(batch_size, inputs + layer.units, 4 * layer.units, steps)
+        elif kind == "MultiHeadAttention":
+            tokens = layer.output.shape[1]
+            heads, size, width = layer._num_heads, layer._key_dim, layer.output.shape[-1]
+            add(batch_size * tokens, width, 3 * heads * size)
+            add(tokens, size, tokens, batch_size * heads)
+            add(tokens, tokens, size, batch_size * heads)
+            add(batch_size * tokens, heads * size, width)
+        elif kind == "Dense" or "Conv" in kind:
+            positions = math.prod(layer.output.shape[1:-1])
+            add(batch_size * positions, math.prod(kernel.shape[:-1]), kernel.shape[-1])
+    return products
+
+
+def by_numpy(products: list[Product]) -> Callable[[int], float]:
+    """Returns what does so many steps' products with NumPy's BLAS and says how many seconds they took."""
+    rng = np.random.default_rng(0)
+
+    def array(*shape: int) -> np.ndarray:
+        return rng.random(shape, np.float32)
+
+    made = [
+        (p, array(p.rows, p.inner), array(p.inner, p.columns), array(p.rows, p.columns)) for p in products
+    ]
+
+    def run(steps: int) -> float:
+        began = time.perf_counter()
+        for _ in range(steps):
+            for product, inputs, kernel, outputs in made:
+                for _ in range(product.times):
+                    np.matmul(inputs, kernel, out=outputs)
+                    inputs.T @ outputs
+                    if not product.reaches_inputs:
+                        outputs @ kernel.T
+        return time.perf_counter() - began
+
+    return run
+
+
+def by_tensorflow(products: list[Product], jit: bool) -> Callable[[int], float]:
+    """Returns the same with TensorFlow, many steps in one call, compiled by XLA or not."""
+    import tensorflow as tf
+
+    # Zeros: what the values are takes no time, and these stay what they are.
+    made = [
+        (p, tf.Variable(tf.zeros((p.rows, p.inner))), tf.Variable(tf.zeros((p.inner, p.columns))))
+        for p in products
+    ]
+
+    def once(product: Product, inputs: tf.Variable, kernel: tf.Variable) -> None:
+        # What a step comes to goes into the next: no product is left out, or done once for all.
+        outputs = inputs @ kernel
+        if not product.reaches_inputs:
+            inputs.assign(tf.matmul(outputs, kernel, transpose_b=True))
+        kernel.assign(tf.matmul(inputs, outputs, transpose_a=True))
+
+    @tf.function(jit_compile=jit)
+    def loop(steps: tf.Tensor) -> None:
+        step = tf.constant(0)
+        while step < steps:
+            for product, inputs, kernel in made:
+                if product.times == 1:
+                    once(product, inputs, kernel)
+                else:
+                    i = tf.constant(0)
+                    while i < product.times:
+                        once(product, inputs, kernel)
+                        i += 1
+            step += 1
+
+    def run(steps: int) -> float:
+        began = time.perf_counter()
+        loop(tf.constant(steps))
+        return time.perf_counter() - began
+
+    return run

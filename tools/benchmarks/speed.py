@@ -1,0 +1,93 @@
+"""Training side by side: who takes how long for a step."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks import processes
+from benchmarks.contenders import BOUNDS, CONTENDERS, DENSE, FITS, OURS, PYTORCH, TFMOT, work_named
+
+Times = dict[str, list[float]]
+
+
+def measure(work: str, rounds: int, names: Sequence[str] = tuple(CONTENDERS)) -> dict[str, Any]:
+    """Returns what contenders took that trained in turn, `rounds` times; ratios are of one round each.
+
+    Milliseconds are per step; first and build are seconds.
+    """
+    made = work_named(work)
+    with processes.started(names, work, made.steps) as (ready, left_out):
+        times: Times = {name: [] for name in ready}
+        for _ in tqdm(range(rounds), desc=made.title, unit="round", leave=False):
+            for name, contender in ready.items():
+                times[name].append(contender.turn())
+        rows = {
+            name: {
+                **spread(times[name]),
+                "build_seconds": contender.build_seconds,
+                "first_seconds": contender.first_seconds,
+                "compile_seconds": contender.first_seconds - statistics.median(times[name]) * made.steps / 1e3,
+                "peak_mib": contender.peak_mib(),
+            }
+            for name, contender in ready.items()
+        }
+    return {
+        "work": made.title,
+        "rounds": rounds,
+        "steps_in_a_turn": made.steps,
+        "contenders": rows,
+        "left_out": left_out,
+        "ratios": _ratios(times),
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Returns median and quartiles."""
+    low, median, high = (
+        statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else 3 * list(values)
+    )
+    return {"median": median, "low": low, "high": high}
+
+
+def ratio(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
+    """Returns the spread of `one` over `other`, round by round: the machine is now faster and now slower."""
+    return spread([a / b for a, b in zip(one, other, strict=True)])
+
+
+def _ratios(times: Times) -> dict[str, dict[str, float]]:
+    def fastest(names: Sequence[str]) -> list[float]:
+        there = [times[name] for name in names if name in times]
+        return min(there, key=statistics.median) if there else []
+
+    ours, bound = times.get(OURS, []), fastest(list(BOUNDS))
+    ratios = {
+        "Keras fit / tf_lottery": (times.get("Keras fit"), ours),
+        "Keras fit at its best / tf_lottery": (fastest(list(FITS)), ours),
+        "TF-MOT fit / tf_lottery": (times.get(TFMOT), ours),
+        "PyTorch loop / tf_lottery": (times.get(PYTORCH), ours),
+        "masked / dense": (ours, times.get(DENSE)),
+        "share of the bound, XLA's products": (times.get("products, XLA"), ours),
+        "share of the bound, the fastest products": (bound, ours),
+    }
+    return {name: ratio(*pair) for name, pair in ratios.items() if all(pair)}
+
+
+def text(report: dict[str, Any]) -> str:
+    """Returns the report as a table."""
+    lines = [
+        f"{report['work']}; {report['rounds']} rounds of {report['steps_in_a_turn']} steps",
+        f"{'':36}{'ms per step':>12}{'quartiles':>18}{'first turn, s':>15}{'compiling, s':>14}{'peak MiB':>10}",
+    ]
+    for name, row in report["contenders"].items():
+        quartiles = f"{row['low']:.2f} to {row['high']:.2f}"
+        lines.append(
+            f"{name:36}{row['median']:12.2f}{quartiles:>18}{row['first_seconds']:15.1f}"
+            f"{row['compile_seconds']:14.1f}{row['peak_mib']:10.0f}"
+        )
+    lines += [f"left out: {name} ({why})" for name, why in report["left_out"].items()]
+    lines.append("")
+    for name, row in report["ratios"].items():
+        lines.append(f"{name:48}{row['median']:8.2f}   ({row['low']:.2f} to {row['high']:.2f})")
+    return "\n".join(lines)
