@@ -169,13 +169,14 @@ def sentences(dense: Shipped, others: Sequence[Shipped]) -> str:
         >>> dense = made("dense", 1000, 900, 1.0)
         >>> print(sentences(dense, [made("ticket", 1000, 300, 1.02), made("compacted", 500, 250, 0.5)]))
         Beside dense, ticket is as large on disk, 3.0 times smaller gzipped, and as fast, within the spread.
-        Beside dense, compacted is 2.0 times smaller on disk, 3.6 times smaller gzipped, and 2.0 times faster at \
-batch 1, 2.0 times faster at batch 64.
+        Beside dense, compacted is 2.0 times smaller on disk, 3.6 times smaller gzipped, and 2.0 times \
+faster at batch 1, 2.0 times faster at batch 64.
     """
     lines = []
     for other in others:
         disk, zipped = _smaller(other.size / dense.size), _smaller(other.gzipped / dense.gzipped)
-        lines.append(f"Beside dense, {other.name} is {disk} on disk, {zipped} gzipped, and {_speed(dense, other)}.")
+        speed = _speed(dense, other)
+        lines.append(f"Beside dense, {other.name} is {disk} on disk, {zipped} gzipped, and {speed}.")
     return "\n".join(lines)
 
 

@@ -87,7 +87,7 @@ COMMANDS = {
             "replicate": Option(1, "which replicate"),
             "format": Option("keras", "keras, savedmodel, tflite, or safetensors, which has weights alone"),
             "compact": Option(False, "without the inputs and units that do nothing"),
-            "quantize": Option(False, "with 8-bit weights that keep their zeros (TF-MOT): tflite of tf_keras"),
+            "quantize": Option(False, "to 8 bits, by TF-MOT, with its zeros kept; tflite of tf_keras"),
             "quantize_steps": Option(1000, "of training that --quantize takes"),
             "output": Option("", "the folder of the file; empty for export in the run directory"),
         },

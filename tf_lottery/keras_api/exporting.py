@@ -66,19 +66,20 @@ def _open_saved_model(path: pathlib.Path, model: Any) -> Predict:
 
 
 def _write_tflite(model: Any, path: pathlib.Path) -> None:
-    # Kernels with many zeros are stored without these; the runtime puts them back when it opens the file.
-    path.write_bytes(_converted(model, tf.lite.Optimize.EXPERIMENTAL_SPARSITY))
+    # EXPERIMENTAL_SPARSITY would leave zeros out of the file, but in TensorFlow 2.21 some networks compute
+    # something else then, and nothing says so.
+    path.write_bytes(_converted(model))
 
 
 def _write_int8(model: Any, path: pathlib.Path) -> None:
     path.write_bytes(_converted(model, tf.lite.Optimize.DEFAULT))
 
 
-def _converted(model: Any, optimization: tf.lite.Optimize) -> bytes:
+def _converted(model: Any, *optimizations: tf.lite.Optimize) -> bytes:
     with tempfile.TemporaryDirectory() as folder, quietly():
         model.export(folder)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        converter.optimizations = [optimization]
+        converter.optimizations = list(optimizations)
         return converter.convert()
 
 

@@ -48,7 +48,8 @@ def quantized(
     except (ValueError, RuntimeError) as error:
         first, *_ = str(error).splitlines()
         raise ValueError(
-            f"TF-MOT cannot quantize the network {model.name!r}: {first.rstrip('.')}. Leave out --quantize."
+            f"TF-MOT cannot quantize the network {model.name!r}: {first.rstrip('.')}. Leave out "
+            "--quantize, or --compact."
         ) from error
     made.compile(optimizer, loss)
     made.fit(iter(batches), steps_per_epoch=steps, epochs=1, verbose=0)

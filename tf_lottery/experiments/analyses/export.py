@@ -27,9 +27,9 @@ from tf_lottery.training.recorded import compared as trained_networks
 from tf_lottery.training.streams import HostArrays, Stream
 
 _MEANINGS = """\
-A file's accuracy and its milliseconds are those of its own runtime, here; in brackets is what 8 in 10 of {} rounds
-lie between. Where such brackets overlap, nothing got faster. Zeros alone make no network faster on dense
-hardware, which multiplies them too: they make files small."""
+Accuracy and milliseconds are those of the file's own runtime, here; 8 in 10 of {} rounds lie in the brackets.
+Where brackets overlap, nothing got faster. Zeros alone make no network faster on dense hardware, which
+multiplies them too: they make files small."""
 
 
 class _Variant(NamedTuple):
@@ -120,15 +120,21 @@ def _asked(networks: Sequence[Recorded], level: int, arm: str, replicate: int) -
     for network in networks:
         if (network.result.replicate, network.result.level, network.result.arm) == wanted:
             return network
-    levels: dict[str, list[str]] = {}
-    for network in networks:
-        of = f"--replicate={network.result.replicate} --arm={network.result.arm}"
-        levels.setdefault(of, []).append(str(network.result.level))
-    there = "; ".join(f"{of} --level={'|'.join(some)}" for of, some in levels.items())
     raise ValueError(
-        f"No network of replicate {replicate}, arm {arm!r}, level {level} is trained"
-        f"{', with which others are compared' if (level, arm) == (0, TICKET) else ''}. There are: {there}."
+        f"No network of arm {arm!r}, level {level}, replicate {replicate} is trained"
+        f"{', with which others are compared' if (level, arm) == (0, TICKET) else ''}. There are: "
+        f"{'; '.join(_there(networks))}."
     )
+
+
+def _there(networks: Sequence[Recorded]) -> Iterator[str]:
+    """Yields the flags that networks go by, those of one arm and replicate together."""
+    levels: dict[str, list[int]] = {}
+    for network in networks:
+        result = network.result
+        levels.setdefault(f"--arm={result.arm} --replicate={result.replicate}", []).append(result.level)
+    for flags, found in levels.items():
+        yield f"{flags} with --level={', '.join(map(str, found))}"
 
 
 def _check_goes_together(
@@ -165,7 +171,7 @@ def _variant(name: str, made: Experiment, network: Recorded, written_by: Format)
 
 def _compacted(variant: _Variant) -> _Variant:
     model, _ = compacted(variant.model)
-    return variant._replace(name=f"{variant.name}, compacted", model=model, nonzero=_nonzero(model))
+    return variant._replace(name=f"compacted {variant.name}", model=model, nonzero=_nonzero(model))
 
 
 def _quantized(variant: _Variant, made: Experiment, replicate: int, steps: int) -> _Variant:
@@ -182,7 +188,7 @@ def _quantized(variant: _Variant, made: Experiment, replicate: int, steps: int) 
         optimizer=models.optimizer(train, keras),
         loss=models.loss(train, keras, made.data.classes),
     )
-    return variant._replace(name=f"{variant.name}, 8-bit", model=model, format=INT8)
+    return variant._replace(name=f"8-bit {variant.name}", model=model, format=INT8)
 
 
 def _batches(train: Source, batch_size: int, steps: int, *key: int | str) -> Iterator[tuple[Any, ...]]:

@@ -1,0 +1,332 @@
+"""Tickets as files: each opens in its own runtime alone, computes the same, and is measured as it is."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import tensorflow as tf
+
+import tf_lottery
+from tf_lottery import cli, files, paths
+from tf_lottery.analysis import shipped
+from tf_lottery.experiments import models, outputs
+from tf_lottery.experiments.analyses import export
+from tf_lottery.experiments.experiment import Experiment
+from tf_lottery.keras_api import exporting, flavour, prunable
+from tf_lottery.training import recorded
+from tf_lottery.training.streams import Stream
+
+TINY = [
+    "--config.network.name=mlp:24,12",
+    "--config.train.steps=300",
+    "--config.train.eval_every_steps=50",
+    "--config.prune.levels=4",
+    "--config.prune.fraction=0.6",
+    "--config.controls=",
+]
+SUFFIX = {"keras": ".keras", "savedmodel": "", "tflite": ".tflite", "safetensors": ".safetensors"}
+# Programs of others, which have the name of a file and of an array, and print nothing.
+OPENERS = {
+    "keras": "import {flavour}; f = {flavour}.saving.load_model(path).predict",
+    "savedmodel": """
+import tensorflow as tf
+loaded = tf.saved_model.load(path)
+f = lambda x: next(iter(loaded.signatures["serving_default"](tf.constant(x)).values())).numpy()
+""",
+    "tflite": """
+import tensorflow as tf
+i = tf.lite.Interpreter(path)
+def f(x):
+    i.resize_tensor_input(i.get_input_details()[0]["index"], x.shape)
+    i.allocate_tensors()
+    i.set_tensor(i.get_input_details()[0]["index"], x)
+    i.invoke()
+    return i.get_tensor(i.get_output_details()[0]["index"])
+""",
+}
+PROGRAM = """
+import sys
+import numpy as np
+path, x, y = sys.argv[1:]
+{opener}
+np.save(y, f(np.load(x)))
+names = {{name.partition(".")[0] for name in sys.modules}}
+assert not names & {{"tf_lottery", "tensorflow_model_optimization"}}, names
+"""
+
+
+@pytest.fixture(scope="module", params=flavour.FLAVOURS)
+def run(request, tmp_path_factory):
+    """A finished run of either flavour."""
+    workdir = tmp_path_factory.mktemp("runs") / request.param
+    assert cli.main(["run", *TINY, f"--workdir={workdir}", f"--config.flavour={request.param}"]) == 0
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def tf_keras_run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "small"
+    assert cli.main(["run", *TINY, f"--workdir={workdir}", "--config.prune.levels=2"]) == 0
+    return workdir
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(shipped, "ROUNDS", 3)
+
+
+def ticket(workdir, level):
+    """A network of a run in Keras, its test images, their labels, and what is recorded of it."""
+    made = Experiment.of_run(workdir)
+    network = next(n for n in recorded.networks(workdir) if n.result.level == level)
+    made.model.set_weights(network.end())
+    return made.model.model, *made.data.test, network
+
+
+def exported(workdir, format, **options):
+    findings = export.analyze(workdir, format=format, **options)
+    (path,) = findings.files
+    return path, findings
+
+
+@pytest.mark.parametrize("format", SUFFIX)
+def test_a_file_computes_what_the_network_does(run, format, tmp_path):
+    path, findings = exported(run, format, level=4, output=tmp_path)
+    assert path == tmp_path / f"{run.name}_level_04_ticket_replicate_1{SUFFIX[format]}"
+    assert os.listdir(tmp_path) == [path.name]
+    model, x, y, network = ticket(run, 4)
+    expected = model.predict(x, verbose=0)
+    opened = exporting.FORMATS[format].open(path, models.plain(Experiment.of_run(run).config, data_of(run)))
+    np.testing.assert_allclose(opened(x), expected, atol=1e-5, rtol=1e-5)
+    dense, small = findings.rows
+    assert (dense["network"], small["network"]) == ("dense", "ticket")
+    assert small["density"] == pytest.approx(network.result.density)
+    assert dense["density"] == 1
+    for row, level in ((dense, 0), (small, 4)):
+        result = ticket(run, level)[-1].result
+        assert row["test_accuracy"] == row["keras_test_accuracy"]
+        assert row["test_accuracy"] == pytest.approx(result.final_test_accuracy, abs=1e-6)
+    assert small["test_accuracy"] == pytest.approx(np.mean(expected.argmax(-1) == y))
+    assert small["gzipped_bytes"] < 0.6 * dense["gzipped_bytes"]
+    assert 0 < small["ms_batch_1_low"] <= small["ms_batch_1"] <= small["ms_batch_1_high"]
+
+
+def data_of(workdir):
+    return Experiment.of_run(workdir).data
+
+
+@pytest.mark.parametrize("format", OPENERS)
+def test_a_file_opens_without_tf_lottery(run, format, tmp_path):
+    path, _ = exported(run, format, level=4, output=tmp_path)
+    model, x, _, _ = ticket(run, 4)
+    np.save(tmp_path / "x.npy", x)
+    program = PROGRAM.format(opener=OPENERS[format].format(flavour=run.name))
+    words = [sys.executable, "-c", program, str(path), str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
+    # As one who has never heard of this package, with a folder without it.
+    hidden = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    subprocess.run(words, check=True, cwd=tmp_path, env=hidden, stderr=subprocess.DEVNULL)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), model.predict(x, verbose=0), atol=1e-5, rtol=1e-5)
+
+
+def test_a_safetensors_file_has_the_variables_by_path(run, tmp_path):
+    path, _ = exported(run, "safetensors", level=4, output=tmp_path)
+    tensors = safetensors.numpy.load(path.read_bytes())
+    end = ticket(run, 4)[-1].end()
+    assert set(tensors) == {f"{layer}/{v}" for layer in ("fc1", "fc2", "output") for v in ("kernel", "bias")}
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor, end[name])
+
+
+@pytest.mark.parametrize("format", ["keras", "savedmodel", "tflite"])
+def test_a_compacted_file_is_smaller_and_computes_the_same(run, format, tmp_path):
+    path, findings = exported(run, format, level=4, compact=True, output=tmp_path)
+    assert path.name == f"{run.name}_level_04_ticket_replicate_1_compacted{SUFFIX[format]}"
+    assert [row["network"] for row in findings.rows] == ["dense", "ticket", "compacted ticket"]
+    model, x, _, _ = ticket(run, 4)
+    small, kept = tf_lottery.compact(model)
+    assert small.count_params() < model.count_params()
+    opened = exporting.FORMATS[format].open(path, small)
+    np.testing.assert_allclose(opened(x), model.predict(x, verbose=0), atol=1e-5, rtol=1e-5)
+    _, whole, compacted = findings.rows
+    assert compacted["test_accuracy"] == whole["test_accuracy"] == compacted["keras_test_accuracy"]
+    if (
+        format != "tflite"
+    ):  # which stores no zeros, and so gains nothing but loses what it takes to choose inputs
+        assert compacted["bytes"] < whole["bytes"]
+
+
+def test_a_quantized_file_keeps_its_zeros(tf_keras_run, tmp_path):
+    path, findings = exported(
+        tf_keras_run, "tflite", level=2, quantize=True, quantize_steps=300, output=tmp_path
+    )
+    assert path.name == "small_level_02_ticket_replicate_1_8_bit.tflite"
+    dense, whole, small = findings.rows
+    assert small["network"] == "8-bit ticket"
+    assert small["bytes"] < whole["bytes"] and small["gzipped_bytes"] < whole["gzipped_bytes"]
+    mask = ticket(tf_keras_run, 2)[-1].mask()
+    interpreter = tf.lite.Interpreter(str(path))
+    interpreter.allocate_tensors()
+    kernels = {}
+    for details in interpreter.get_tensor_details():
+        if details["dtype"] == np.int8 and len(details["shape"]) == 2 and details["shape"][0] > 1:
+            kernels[tuple(details["shape"])] = interpreter.get_tensor(details["index"])
+            assert not details["quantization_parameters"]["zero_points"].any()  # 0 is 0
+    for kept in mask.values():
+        assert not kernels[kept.T.shape][~kept.T].any()
+        assert kernels[kept.T.shape][kept.T].astype(bool).mean() > 0.9
+    # One example of 596 is 0.17 points.
+    assert abs(small["test_accuracy"] - small["keras_test_accuracy"]) < 3.5 / 596
+
+
+def test_the_command_says_what_it_wrote(run, tmp_path, capfd):
+    workdir = shutil.copytree(run, tmp_path / "run")
+    for _ in range(2):  # what there is is replaced
+        assert cli.main(["export", str(workdir), "--format=savedmodel"]) == 0
+        out, err = capfd.readouterr()
+        assert err == ""
+    level = next(row for row in csv.DictReader(open(workdir / "analysis" / "export.csv")))["level"]
+    name = f"run_level_{int(level):02d}_ticket_replicate_1"
+    assert os.listdir(workdir / "export") == [name]
+    assert f"export/{name}\n" in out and "analysis/export.csv\n" in out
+    assert out.startswith(f"Level {level} of arm 'ticket', replicate 1, as savedmodel.")
+    assert "are those at the end of training (step 300)" in out
+    assert "Beside dense, ticket is as large on disk, " in out and "Saved artifact" not in out
+
+
+def test_dense_can_be_exported_too(tf_keras_run, tmp_path):
+    path, findings = exported(tf_keras_run, "tflite", level=0, output=tmp_path)
+    assert [row["network"] for row in findings.rows] == ["dense"]
+    assert path.name == "small_level_00_ticket_replicate_1.tflite"
+
+
+def test_the_help(capsys):
+    assert cli.main(["export", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("  tf-lottery export WORKDIR ... [--FLAG=VALUE ...]")
+    assert all(f"--{flag}" in out for flag in ("level=-1", "format=keras", "compact", "quantize", "output="))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--format=tflit"], "Unknown format 'tflit'. Did you mean 'tflite'?"),
+        (
+            ["--level=7"],
+            "No network of arm 'ticket', level 7, replicate 1 is trained. There are: --arm=ticket "
+            "--replicate=1 with --level=0, 1, 2.",
+        ),
+        (["--replicate=2"], "replicate 2 is trained"),
+        (["--arm=reinit", "--level=1"], "No network of arm 'reinit', level 1"),
+        (["--quantize"], "--quantize --format=tflite. Received keras."),
+        (["--compact", "--format=safetensors"], "--compact --format=keras, savedmodel or tflite."),
+        (["--format=savedmodel", "--output=ram://exported"], "--output=exported"),
+        (["--quantize", "--format=tflite", "--quantize_steps=0"], "--quantize_steps=1000. Received: 0."),
+    ],
+)
+def test_words_that_do_not_go_together(tf_keras_run, words, message, capsys):
+    assert cli.main(["export", str(tf_keras_run), *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_keras_3_is_not_quantized(run, capsys):
+    if run.name == "keras":
+        assert cli.main(["export", str(run), "--quantize", "--format=tflite"]) == 1
+        assert "--config.flavour=tf_keras" in capsys.readouterr().err
+
+
+def test_without_a_dense_network_there_is_nothing_to_compare_with(tf_keras_run, tmp_path, capsys):
+    workdir = shutil.copytree(tf_keras_run, tmp_path / "run")
+    shutil.rmtree(workdir / "replicate_1" / "level_00")
+    assert cli.main(["export", str(workdir), "--level=1"]) == 1
+    err = capsys.readouterr().err
+    assert "level 0, replicate 1 is trained, with which others are compared. There are: " in err
+    shutil.rmtree(workdir / "replicate_1")
+    assert cli.main(["export", str(workdir)]) == 0
+    assert capsys.readouterr().out.startswith("No network is trained yet.")
+
+
+def test_workdirs_of_find_ticket_have_no_model(make_model, data, tmp_path, capsys):
+    if flavour.flavour_of(make_model()) == "keras":
+        x, y = data
+        tf_lottery.find_ticket(make_model(), x, y, steps=5, levels=1, workdir=tmp_path, verbose=0)
+        assert cli.main(["export", str(tmp_path)]) == 1
+        assert "was written by find_ticket" in capsys.readouterr().err
+
+
+def test_a_remote_folder_takes_files(tf_keras_run):
+    path, _ = exported(tf_keras_run, "tflite", level=1, output="ram://exported")
+    assert isinstance(path, paths.RemotePath) and path.read_bytes()[4:8] == b"TFL3"
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    for content in ("first", "second"):
+        made = tmp_path / content
+        made.mkdir()
+        (made / content).write_text(content)
+        export._replace(made, tmp_path / "there")
+    assert os.listdir(tmp_path / "there") == ["second"]
+    assert sorted(os.listdir(tmp_path)) == ["first", "second", "there"]
+
+
+def test_streams_are_tested_on_whole():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(100, 4)).astype(np.float32), rng.integers(0, 4, 100).astype(np.int32)
+    stream = Stream("test", tf.data.Dataset.from_tensor_slices((x, y)).batch(30))
+    expected = np.mean(x.argmax(-1) == y)
+    assert shipped.accuracy(lambda x: x, (x, y)) == shipped.accuracy(lambda x: x, stream) == expected
+    for source in ((x, y), stream):
+        batches = shipped.inputs(source)
+        assert {n: batch.shape for n, batch in batches.items()} == {1: (1, 4), 64: (64, 4)}
+        np.testing.assert_array_equal(batches[64][:30], x[:30])
+
+
+def test_what_is_slower_is_told_from_what_is_as_fast():
+    def spin(calls):
+        return lambda batch: sum(range(calls * len(batch)))
+
+    measured = shipped.latencies(
+        {"a": spin(2000), "b": spin(2000), "c": spin(20_000)}, {1: "x", 64: "x" * 64}
+    )
+    made = {name: shipped.Shipped(name, 1, 10, 10, ms, 1, 1) for name, ms in measured.items()}
+    said = shipped.sentences(made["a"], [made["c"]])
+    assert "times slower at batch 1" in said and "times slower at batch 64" in said
+    assert "times faster at batch 1" in shipped.sentences(made["c"], [made["a"]])
+    assert "as large on disk, as large gzipped, and as fast" in shipped.sentences(made["a"], [made["a"]])
+
+
+def test_augmentation_and_initializers_of_ones_own_stay_behind(keras, tmp_path):
+    config = Experiment.of_run.__globals__["ExperimentConfig"]()
+    config.flavour, config.network.initializer = flavour.flavour_of(keras.Sequential()), "signed_constant"
+    config.network.name, config.train.augment, config.train.weight_decay = "conv_2", "crop_flip", 1e-4
+    made = Experiment(config)
+    model = models.plain(config, made.data)
+    exporting.fill(model, {p: a for p, a in made.model.state().items() if p in prunable.slots(model)})
+    exporting.FORMATS["keras"].write(model, tmp_path / "model.keras")
+    opened = exporting.FORMATS["keras"].open(tmp_path / "model.keras", model)
+    x = made.data.test[0][:20]
+    np.testing.assert_allclose(opened(x), made.model.model.predict(x, verbose=0), atol=1e-5, rtol=1e-5)
+    assert b"tf_lottery" not in (tmp_path / "model.keras").read_bytes()
+
+
+def test_what_is_said_meanwhile_is_heard_only_where_it_fails(capfd):
+    with exporting.quietly():
+        print("progress")
+        os.write(2, b"noise\n")
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(ValueError, match="no"), exporting.quietly():
+        print("progress")
+        os.write(2, b"the cause\n")
+        raise ValueError("no")
+    assert "the cause" in capfd.readouterr().err
+
+
+def test_outputs_name_what_an_analysis_has_written_itself(tmp_path):
+    from tf_lottery.analysis.findings import Findings
+
+    files.write_text(tmp_path / "made", "")
+    assert outputs.write(tmp_path, "made_up", Findings("", files=[tmp_path / "made"])) == [tmp_path / "made"]
