@@ -27,14 +27,26 @@ _WARM_UP = 3  # calls
 
 @dataclasses.dataclass(frozen=True)
 class Latency:
-    """Milliseconds that one call takes: the median of all rounds, and what 8 in 10 of them lie between."""
+    """How long one call takes.
 
-    median: float
-    low: float
-    high: float
+    Attributes:
+        rounds: milliseconds in each round.
+    """
+
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rounds)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """What 8 in 10 rounds lie between."""
+        return _spread(self.rounds)
 
     def __str__(self) -> str:
-        return f"{self.median:.3g} [{self.low:.3g} {self.high:.3g}]"
+        low, high = self.spread
+        return f"{self.median:.3g} [{low:.3g} {high:.3g}]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +132,7 @@ def latencies(
         # Every other round backwards: none comes always after the same one.
         for key in list(calls)[:: -1 if number % 2 else 1]:
             times[key].append(_turn(calls[key]))
-    return {name: {n: _latency(times[name, n]) for n in batches} for name in predicts}
+    return {name: {n: Latency(tuple(times[name, n])) for n in batches} for name in predicts}
 
 
 def _turn(call: Callable[[], Any]) -> float:
@@ -133,9 +145,9 @@ def _turn(call: Callable[[], Any]) -> float:
     return 1000 * taken / count
 
 
-def _latency(times: Sequence[float]) -> Latency:
-    tenths = statistics.quantiles(times, n=10, method="inclusive")
-    return Latency(statistics.median(times), tenths[0], tenths[-1])
+def _spread(values: Sequence[float]) -> tuple[float, float]:
+    tenths = statistics.quantiles(values, n=10, method="inclusive")
+    return tenths[0], tenths[-1]
 
 
 def table(shipped: Sequence[Shipped]) -> str:
@@ -160,11 +172,12 @@ def table(shipped: Sequence[Shipped]) -> str:
 def sentences(dense: Shipped, others: Sequence[Shipped]) -> str:
     """Says what got smaller and what got faster, a line for each of `others`.
 
-    Faster, or slower, is what 8 in 10 rounds on either side agree on.
+    Faster, or slower, is what 8 in 10 rounds agree on, each round's time being held against that of dense in
+    the same round, and what is so by more than 5 %.
 
     Example:
         >>> def made(name, size, gzipped, ms):
-        ...     latency = {n: Latency(n * ms, n * ms * 0.9, n * ms * 1.1) for n in BATCHES}
+        ...     latency = {n: Latency((n * ms * 0.9, n * ms, n * ms * 1.1)) for n in BATCHES}
         ...     return Shipped(name, 1.0, size, gzipped, latency, 0.97, 0.97)
         >>> dense = made("dense", 1000, 900, 1.0)
         >>> print(sentences(dense, [made("ticket", 1000, 300, 1.02), made("compacted", 500, 250, 0.5)]))
@@ -189,11 +202,12 @@ def _smaller(ratio: float) -> str:
 def _speed(dense: Shipped, other: Shipped) -> str:
     said = {}
     for n, latency in other.latency.items():
-        before = dense.latency[n]
-        if latency.high < before.low:
-            said[n] = f"{before.median / latency.median:.1f} times faster"
-        elif latency.low > before.high:
-            said[n] = f"{latency.median / before.median:.1f} times slower"
+        ratios = [mine / its for mine, its in zip(latency.rounds, dense.latency[n].rounds)]
+        ratio, (low, high) = statistics.median(ratios), _spread(ratios)
+        if high < 1 and ratio < 0.95:
+            said[n] = f"{1 / ratio:.1f} times faster"
+        elif low > 1 and ratio > 1.05:
+            said[n] = f"{ratio:.1f} times slower"
     if not said:
         return "as fast, within the spread"
     return ", ".join(f"{said.get(n, 'as fast')} at batch {n}" for n in other.latency)

@@ -28,8 +28,8 @@ from tf_lottery.training.streams import HostArrays, Stream
 
 _MEANINGS = """\
 Accuracy and milliseconds are those of the file's own runtime, here; 8 in 10 of {} rounds lie in the brackets.
-Where brackets overlap, nothing got faster. Zeros alone make no network faster on dense hardware, which
-multiplies them too: they make files small."""
+Faster, or slower, is what 8 in 10 rounds agree on, dense and the other in turn. Zeros alone make no network
+faster on dense hardware, which multiplies them too: they make files small."""
 
 
 class _Variant(NamedTuple):
@@ -270,6 +270,6 @@ def _row(each: Shipped) -> Mapping[str, Any]:
         "gzipped_bytes": each.gzipped,
     }
     for n, latency in each.latency.items():
-        row |= {f"ms_batch_{n}": latency.median, f"ms_batch_{n}_low": latency.low}
-        row[f"ms_batch_{n}_high"] = latency.high
+        row[f"ms_batch_{n}"] = latency.median
+        row[f"ms_batch_{n}_low"], row[f"ms_batch_{n}_high"] = latency.spread
     return row | {"test_accuracy": each.accuracy, "keras_test_accuracy": each.keras_accuracy}
