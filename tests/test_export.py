@@ -254,6 +254,8 @@ def test_without_a_dense_network_there_is_nothing_to_compare_with(tf_keras_run, 
     assert cli.main(["export", str(workdir), "--level=1"]) == 1
     err = capsys.readouterr().err
     assert "level 0, replicate 1 is trained, with which others are compared. There are: " in err
+    assert cli.main(["export", str(workdir)]) == 1
+    assert "Expected a result of the dense network" in capsys.readouterr().err
     shutil.rmtree(workdir / "replicate_1")
     assert cli.main(["export", str(workdir)]) == 0
     assert capsys.readouterr().out.startswith("No network is trained yet.")
@@ -292,6 +294,17 @@ def test_streams_are_tested_on_whole():
         batches = shipped.inputs(source)
         assert {n: batch.shape for n, batch in batches.items()} == {1: (1, 4), 64: (64, 4)}
         np.testing.assert_array_equal(batches[64][:30], x[:30])
+
+
+def test_quantized_networks_train_on_arrays_and_on_streams():
+    x, y = np.arange(20, dtype=np.float32)[:, None], np.arange(20, dtype=np.int32)
+    stream = Stream("training", tf.data.Dataset.from_tensor_slices((x, y)).batch(5))
+    for source in ((x, y), stream):
+        batches = list(export._batches(source, 5, 8, 0, 1, "quantize"))
+        assert [(len(images), images.shape[1:]) for images, _ in batches] == [(5, (1,))] * 8
+        for half in (batches[:4], batches[4:]):  # two passes
+            assert sorted(np.concatenate([labels for _, labels in half])) == list(range(20))
+        assert all((images[:, 0] == labels).all() for images, labels in batches)
 
 
 def test_what_is_slower_is_told_from_what_is_as_fast():
