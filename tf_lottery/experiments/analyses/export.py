@@ -251,11 +251,16 @@ def _replace(made: pathlib.Path, target: paths.Path) -> None:
 
 def _text(asked: Recorded, rows: Sequence[Shipped], format: str) -> Iterator[str]:
     result = asked.result
-    yield (
+    lines = [
         f"Level {result.level} of arm {result.arm!r}, replicate {result.replicate}, as {format}. Its weights "
-        f"are those at the end of training (step {result.last_step:,}):\nthose of its early stop "
-        f"(step {result.early_stop_step:,}), where the verdict reads accuracy, are not kept by a run."
-    )
+        f"are those at the end of training (step {result.last_step:,})"
+    ]
+    if result.early_stop_step != result.last_step:
+        lines.append(
+            f"those of its early stop (step {result.early_stop_step:,}), where the verdict reads accuracy, "
+            "are not kept by a run"
+        )
+    yield ":\n".join(lines) + "."
     yield shipped.table(rows)
     if len(rows) > 1:
         yield shipped.sentences(rows[0], rows[1:])
