@@ -187,7 +187,8 @@ def unsafe(modules):
             elif isinstance(node, ast.keyword) and node.arg in SWITCHES:
                 yield module.problem(node.value, f"says {node.arg}")
             elif isinstance(node, ast.Attribute) and node.attr in KERAS_FILES:
-                if ast.unparse(node.value) != "self":  # a tuner's load_model is KerasTuner's word
+                own = module.place == OWN_FILES and node.attr == "load_model"
+                if ast.unparse(node.value) != "self" and not own:  # a tuner's load_model is KerasTuner's word
                     yield module.problem(node, f"uses {node.attr}")
             elif isinstance(node, ast.ImportFrom):
                 for alias in node.names:
@@ -197,6 +198,7 @@ def unsafe(modules):
 
 RUN_WHAT_THEY_READ = ("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "torch", "yaml")
 CONFIG_FILES = "experiments/flags.py"  # they are the user's own programs
+OWN_FILES = "keras_api/exporting.py"  # it opens, in safe mode, what it wrote a moment ago
 SWITCHES = ("allow_pickle", "safe_mode", "custom_objects")
 KERAS_FILES = (
     "load_model",
@@ -323,6 +325,7 @@ GOOD = [
     ("names.py", "def f():\n    '''Says.\n\n    Much.\n    '''\n" + "    pass\n" * 59),
     ("names.py", "model.eval()\nmodel.compile('adam')\n'''assert, pickle, eval(x)'''"),
     ("experiments/flags.py", "import runpy\nself.load_model(trial)"),
+    ("keras_api/exporting.py", "keras.saving.load_model(path)"),
     ("training/loop.py", "import keras\nimport tensorflow\nimport made_up.names"),
     ("keras_api/more.py", "from made_up.keras_api import model\nimport made_upper"),
 ]

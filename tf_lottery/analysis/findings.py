@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tf_lottery.paths import Path
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -34,12 +36,14 @@ class Findings:
         rows: the lines of its CSV file, all with the same keys, which are the columns.
         figures: name of the file, without a suffix -> figure.
         scalars: what TensorBoard draws.
+        files: what the analysis has written itself.
     """
 
     text: str
     rows: Sequence[Mapping[str, Any]] = ()
     figures: Mapping[str, "Figure"] = dataclasses.field(default_factory=dict)
     scalars: Sequence[Scalar] = ()
+    files: Sequence[Path] = ()
 
     @property
     def is_text_alone(self) -> bool:

@@ -79,6 +79,19 @@ COMMANDS = {
             "points": Option(60, "about how many steps of the training are looked at"),
         },
     ),
+    "export": Command(
+        "a trained ticket as a file for other programs, held against dense: size, latency, accuracy",
+        {
+            "level": Option(-1, "which level; -1 for the one that the verdict is on"),
+            "arm": Option("ticket", "ticket, or a control"),
+            "replicate": Option(1, "which replicate"),
+            "format": Option("keras", "keras, savedmodel, tflite, or safetensors, which has weights alone"),
+            "compact": Option(False, "without the inputs and units that do nothing"),
+            "quantize": Option(False, "to 8 bits, by TF-MOT, with its zeros kept; tflite of tf_keras"),
+            "quantize_steps": Option(1000, "of training that --quantize takes"),
+            "output": Option("", "the folder of the file; empty for export in the run directory"),
+        },
+    ),
 }
 
 

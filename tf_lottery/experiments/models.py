@@ -48,13 +48,30 @@ def _compiled(config: ExperimentConfig, data: datasets.Data, keras: ModuleType) 
         model = tfmot_wrappers.wrap(model)
     model.compile(
         optimizer=optimizer(train, keras),
-        loss=_loss(keras, train.label_smoothing, data.classes),
+        loss=loss(train, keras, data.classes),
         metrics=["accuracy"],
     )
     return model
 
 
-def _loss(keras: ModuleType, smoothing: float, classes: int) -> Callable[[Any, Any], Any]:
+def plain(config: ExperimentConfig, data: datasets.Data) -> Any:
+    """Builds the network of an experiment for inference alone: a Keras model that needs no tf_lottery.
+
+    It has the layers and paths of `build`'s, and neither wrappers and masks nor augmentation, penalties and
+    an initializer of its own; it computes in float32, as which all weights are kept.
+
+    Args:
+        config: the experiment.
+        data: its data; the network has their shape and classes.
+    """
+    keras = flavour.keras_module(config.flavour)
+    with flavour.precision(keras, "float32"):
+        return networks.build(config.network.name, keras, data.shape, data.classes)
+
+
+def loss(train: TrainConfig, keras: ModuleType, classes: int) -> Callable[[Any, Any], Any]:
+    """Returns the loss of a config: crossentropy of labels, from 0 on, and logits."""
+    smoothing = train.label_smoothing
     if not smoothing:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

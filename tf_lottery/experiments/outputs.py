@@ -18,12 +18,12 @@ def write(workdir: str | os.PathLike[str], name: str, findings: Findings) -> lis
             `*.svg`, all to the run `analysis/NAME` of TensorBoard.
 
     Returns:
-        The paths of the CSV file and the figures.
+        The paths of what the analysis has written itself, of the CSV file and of the figures.
 
     Raises:
         OSError: the workdir cannot be written.
     """
-    folder, written = paths.path(workdir).expanduser(), []
+    folder, written = paths.path(workdir).expanduser(), [*findings.files]
     if findings.rows:
         written.append(folder / "analysis" / f"{name}.csv")
         files.write_csv(written[-1], findings.rows[0], findings.rows)
