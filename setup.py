@@ -58,6 +58,7 @@ setuptools.setup(
             "pip-audit>=2.10,<3",
         ],
         "fuzz": ["atheris>=3,<4"],  # of Linux on x86-64
+        "benchmark": ["torch>=2.6,<3", "lottery-ticket-pruner==0.8.1"],
     },
     entry_points={"console_scripts": ["tf-lottery = tf_lottery.cli:main"]},
     classifiers=[

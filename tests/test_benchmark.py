@@ -69,7 +69,9 @@ def test_a_search_is_measured_as_the_driver_does_it(tmp_path):
     report = json.loads(file.read_text())
     assert report["networks"] == 5 and report["traces"] == [3]
     seconds = report["seconds"]
-    assert {"training", "evaluation: validation", "evaluation: test", "TensorBoard", "results"} <= set(seconds)
+    assert {"training", "evaluation: validation", "evaluation: test", "TensorBoard", "results"} <= set(
+        seconds
+    )
     assert sum(seconds.values()) - seconds["all of each network"] < report["total_seconds"]
     assert np.isfinite(report["late_over_early"])
 

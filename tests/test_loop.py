@@ -93,23 +93,23 @@ def test_xla_is_left_out_where_something_convolves_on_a_cpu(keras, make_model):
     assert not _prefers_xla(keras, convolving)
 
 
-def test_xla_is_left_out_where_a_layer_of_keras_3_draws_on_a_cpu():
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_xla_is_left_out_where_a_layer_of_keras_3_draws_on_a_cpu(rate):
     import keras
     import tf_keras
 
-    for rate in (0.0, 0.5):
-        for make in (
-            lambda layers: layers.Dropout(rate),
-            lambda layers: layers.SpatialDropout1D(rate),
-            lambda layers: layers.GaussianNoise(rate),
-            lambda layers: layers.TimeDistributed(layers.Dropout(rate)),
-            lambda layers: layers.SimpleRNN(3, recurrent_dropout=rate),
-        ):
-            assert _prefers_xla(keras, make(keras.layers)) == (rate == 0)
-            assert _prefers_xla(tf_keras, make(tf_keras.layers))
-        inputs = keras.Input((8, 8))
-        attending = keras.layers.MultiHeadAttention(2, 4, dropout=rate)(inputs, inputs)
-        assert prefers_xla(keras.Model(inputs, attending)) == (rate == 0)
+    for make in (
+        lambda layers: layers.Dropout(rate),
+        lambda layers: layers.SpatialDropout1D(rate),
+        lambda layers: layers.GaussianNoise(rate),
+        lambda layers: layers.TimeDistributed(layers.Dropout(rate)),
+        lambda layers: layers.SimpleRNN(3, recurrent_dropout=rate),
+    ):
+        assert _prefers_xla(keras, make(keras.layers)) == (rate == 0)
+        assert _prefers_xla(tf_keras, make(tf_keras.layers))
+    inputs = keras.Input((8, 8))
+    attending = keras.layers.MultiHeadAttention(2, 4, dropout=rate)(inputs, inputs)
+    assert prefers_xla(keras.Model(inputs, attending)) == (rate == 0)
 
 
 def test_xla_is_left_out_for_lstm_and_gru_of_tf_keras_on_a_cpu():

@@ -105,7 +105,9 @@ def main(words: list[str]) -> None:
     report, text = _COMMANDS[words[1]]()
     machine = _machine()
     print(text)
-    print(f"\n{machine['processor']}, {machine['cores']} cores; TensorFlow {machine['packages']['tensorflow']}")
+    print(
+        f"\n{machine['processor']}, {machine['cores']} cores; TensorFlow {machine['packages']['tensorflow']}"
+    )
     if _JSON.value:
         with open(_JSON.value, "w") as file:
             json.dump({"machine": machine, **report}, file, indent=2)

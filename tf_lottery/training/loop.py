@@ -232,7 +232,7 @@ class Loop:
 
 
 def prefers_xla(model: Any) -> bool:
-    """Whether XLA can be had and pays: on GPU and TPU, and on CPU where no layer is of a kind that it slows down.
+    """Whether XLA can be had and pays: on GPU and TPU, and on CPU where it slows no layer down.
 
     On CPU, XLA compiles to naive code, several times slower than TensorFlow's own kernels, the
     gradients of convolutions, the random numbers that layers of Keras 3 draw, and LSTM and GRU of

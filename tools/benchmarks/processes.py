@@ -37,7 +37,9 @@ class Contender:
 
 
 @contextlib.contextmanager
-def started(names: Sequence[str], work: str, steps: int) -> Iterator[tuple[dict[str, Contender], dict[str, str]]]:
+def started(
+    names: Sequence[str], work: str, steps: int
+) -> Iterator[tuple[dict[str, Contender], dict[str, str]]]:
     """Starts contenders one after another; yields those that take part, and why others do not."""
     context, ready, out, processes = multiprocessing.get_context("spawn"), {}, {}, []
     try:

@@ -18,7 +18,9 @@ from benchmarks.speed import spread
 _EXAMPLES = {"train": 60_000, "t10k": 10_000}
 
 
-def measure(workdir: str, data: str, levels: int, steps: int, test_curves: bool, flavour: str) -> dict[str, Any]:
+def measure(
+    workdir: str, data: str, levels: int, steps: int, test_curves: bool, flavour: str
+) -> dict[str, Any]:
     """Returns what the paper's protocol on LeNet-300-100 took, with so many levels and steps.
 
     Args:
@@ -74,8 +76,8 @@ def text(report: dict[str, Any]) -> str:
     """Returns the report as tables."""
     ticket = report["ticket_seconds"]
     lines = [
-        f"{report['networks']} networks of {report['steps']} steps in {report['total_seconds'] / 60:.1f} minutes; "
-        f"functions traced: {report['traces']}",
+        f"{report['networks']} networks of {report['steps']} steps in "
+        f"{report['total_seconds'] / 60:.1f} minutes; functions traced: {report['traces']}",
         f"level 0, with tracing and compiling: {report['level_0_seconds']:.2f} s; a ticket of another level "
         f"{ticket['median']:.2f} s ({ticket['low']:.2f} to {ticket['high']:.2f}); "
         f"levels of the last third over the first third: {report['late_over_early']:.3f}",

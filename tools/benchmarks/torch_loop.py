@@ -1,4 +1,4 @@
-"""The same networks in PyTorch, trained by a loop as one writes it by hand: masks, data in memory, fused Adam."""
+"""The same networks in PyTorch, in a loop as one writes it by hand: masks, data in memory, fused Adam."""
 
 import time
 from collections.abc import Callable
@@ -64,9 +64,7 @@ def _lenet() -> nn.Module:
 def _conv_2() -> nn.Module:
     convolutions = (nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU())
     dense = (nn.Linear(64 * 16 * 16, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU())
-    return nn.Sequential(
-        *convolutions, nn.MaxPool2d(2), nn.Flatten(), *dense, nn.Linear(256, CLASSES)
-    )
+    return nn.Sequential(*convolutions, nn.MaxPool2d(2), nn.Flatten(), *dense, nn.Linear(256, CLASSES))
 
 
 class _Block(nn.Module):

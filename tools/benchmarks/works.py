@@ -31,7 +31,7 @@ class Work:
     input_shape: tuple[int, ...]
     batch_size: int
     steps: int
-    examples: int = 20_000
+    examples: int = 55_000
     tokens: bool = False
 
     def compiled(self, keras: Any, wrap: Callable[[Any], Any] = lambda model: model, **options: Any) -> Any:
@@ -69,16 +69,16 @@ def _transformer(keras: Any) -> Any:
 
 _IMAGE, _PHOTO = (28, 28, 1), (32, 32, 3)
 WORKS = {
-    "lenet": Work("LeNet-300-100, batch 60", _named("lenet_300_100", _IMAGE), _IMAGE, 60, 300),
+    "lenet": Work("LeNet-300-100, batch 60", _named("lenet_300_100", _IMAGE), _IMAGE, 60, 200),
     "lenet_1024": Work("LeNet-300-100, batch 1024", _named("lenet_300_100", _IMAGE), _IMAGE, 1024, 30),
     "conv_2": Work("Conv-2 at CIFAR-10's shape, batch 60", _named("conv_2", _PHOTO), _PHOTO, 60, 5, 5000),
     "resnet_20": Work(
         "ResNet-20 at CIFAR-10's shape, batch 128", _named("resnet_20", _PHOTO), _PHOTO, 128, 2, 5000
     ),
     "transformer": Work(
-        "Transformer of two blocks (64 wide, 64 tokens), batch 64", _transformer, (64,), 64, 20, tokens=True
+        "Transformer of two blocks (64 wide, 64 tokens), batch 64", _transformer, (64,), 64, 10, tokens=True
     ),
-    "lstm": Work("LSTM of 128 units over 28 steps, batch 64", _lstm, (28, 28), 64, 20),
+    "lstm": Work("LSTM of 128 units over 28 steps, batch 64", _lstm, (28, 28), 64, 15),
 }
 
 

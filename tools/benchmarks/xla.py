@@ -53,9 +53,8 @@ def text(report: dict[str, Any]) -> str:
         chosen = "XLA" if row["rule"] else "no XLA"
         share = row["ratio"]["median"]
         wrong = "" if (share < 1) == row["rule"] or 0.9 < share < 1.1 else "  (slower)"
-        lines.append(
-            f"{name:40}{row['xla']['median']:10.2f}{row['no_xla']['median']:10.2f}{share:14.2f}   {chosen}{wrong}"
-        )
+        times = f"{row['xla']['median']:10.2f}{row['no_xla']['median']:10.2f}{share:14.2f}"
+        lines.append(f"{name:40}{times}   {chosen}{wrong}")
     return "\n".join(lines)
 
 
