@@ -2,6 +2,7 @@
 
   speed    who takes how long for a step: this loop, Keras, TF-MOT, PyTorch, matrix products alone
   scaling  the same as width and batch grow: this loop, Keras, matrix products alone
+  masking  what masks cost: masked and dense in one process, in short turns
   xla      networks of each kind with XLA and without, beside what the loop chooses on this machine
   search   a whole search by the driver: seconds for each level, and what they are spent on
 
@@ -25,10 +26,10 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags
-from benchmarks import search, speed, works, xla
+from benchmarks import masking, search, speed, works, xla
 
-_WORK = flags.DEFINE_enum("work", "lenet", list(works.WORKS), "speed: the network that is trained.")
-_ROUNDS = flags.DEFINE_integer("rounds", 15, "speed, scaling, xla: turns of each contender.", lower_bound=1)
+_WORK = flags.DEFINE_enum("work", "lenet", list(works.WORKS), "speed, masking: the network.")
+_ROUNDS = flags.DEFINE_integer("rounds", 15, "all but search: turns of each.", lower_bound=1)
 _WIDTHS = flags.DEFINE_list("widths", ["100", "300", "1000", "3000"], "scaling: units, at batch 60.")
 _BATCHES = flags.DEFINE_list("batches", ["16", "256", "1024", "4096"], "scaling: examples, at 300 units.")
 _LEVELS = flags.DEFINE_integer("levels", 20, "search: prunings.", lower_bound=1)
@@ -54,6 +55,11 @@ def _scaling() -> tuple[dict[str, Any], str]:
     return {"sizes": reports}, "\n\n".join(map(speed.text, reports))
 
 
+def _masking() -> tuple[dict[str, Any], str]:
+    report = masking.measure(_WORK.value, _ROUNDS.value)
+    return report, masking.text(report)
+
+
 def _xla() -> tuple[dict[str, Any], str]:
     report = xla.measure(_ROUNDS.value)
     return report, xla.text(report)
@@ -75,6 +81,7 @@ def _search() -> tuple[dict[str, Any], str]:
 _COMMANDS: dict[str, Callable[[], tuple[dict[str, Any], str]]] = {
     "speed": _speed,
     "scaling": _scaling,
+    "masking": _masking,
     "xla": _xla,
     "search": _search,
 }

@@ -44,7 +44,8 @@ def _twice(run: Run) -> Run:
     return second
 
 
-def _loop(name: str, flavour: str = "keras", masked: bool = True) -> Run:
+def loop(name: str, flavour: str = "keras", masked: bool = True) -> Run:
+    """Returns the loop of tf_lottery, with a mask at random or dense."""
     import tf_lottery
     from tf_lottery.keras_api.flavour import keras_module
     from tf_lottery.keras_api.masked_model import MaskedModel
@@ -58,14 +59,14 @@ def _loop(name: str, flavour: str = "keras", masked: bool = True) -> Run:
         mask = {path: rng.random(shape) < DENSITY for path, shape in masked_model.shapes.items()}
         masked_model.set_mask(mask)
         model = masked_model.model
-    loop = Loop(model, data, {}, batch_size=work.batch_size, chunk=min(_CHUNK, work.steps))
-    order = loop.order(0)
+    made = Loop(model, data, {}, batch_size=work.batch_size, chunk=min(_CHUNK, work.steps))
+    order = made.order(0)
 
     def run(steps: int) -> float:
         began = time.perf_counter()
-        loop.reset_metrics()
-        for step in range(0, steps, loop.chunk):
-            loop.train(order.batches(step, min(loop.chunk, steps - step)))
+        made.reset_metrics()
+        for step in range(0, steps, made.chunk):
+            made.train(order.batches(step, min(made.chunk, steps - step)))
         return time.perf_counter() - began
 
     return _twice(run)
@@ -152,7 +153,7 @@ def _products(name: str, library: str) -> Run:
     return _twice(products.by_tensorflow(found, jit=library == "xla"))
 
 
-OURS, DENSE, WRAPPED = "tf_lottery", "tf_lottery, dense", "tf_lottery, TF-MOT wrappers"
+OURS, WRAPPED = "tf_lottery", "tf_lottery, TF-MOT wrappers"
 TFMOT, PYTORCH = "TF-MOT fit", "PyTorch loop"
 FITS = {
     "Keras fit": _fit,
@@ -165,9 +166,8 @@ BOUNDS = {
     "products, TensorFlow": functools.partial(_products, library="tensorflow"),
 }
 CONTENDERS: dict[str, Callable[[str], Run]] = {
-    OURS: _loop,
-    DENSE: functools.partial(_loop, masked=False),
-    WRAPPED: functools.partial(_loop, flavour="tf_keras"),
+    OURS: loop,
+    WRAPPED: functools.partial(loop, flavour="tf_keras"),
     **FITS,
     TFMOT: _tfmot_fit,
     "lottery-ticket-pruner fit": _pruner_fit,

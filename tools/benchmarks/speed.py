@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import processes
-from benchmarks.contenders import BOUNDS, CONTENDERS, DENSE, FITS, OURS, PYTORCH, TFMOT, WRAPPED, work_named
+from benchmarks.contenders import BOUNDS, CONTENDERS, FITS, OURS, PYTORCH, TFMOT, WRAPPED, work_named
 
 Times = dict[str, list[float]]
 
@@ -70,7 +70,6 @@ def _ratios(times: Times) -> dict[str, dict[str, float]]:
         "Keras fit at its best / tf_lottery": (fastest(list(FITS)), ours),
         "TF-MOT fit / tf_lottery in TF-MOT wrappers": (times.get(TFMOT), times.get(WRAPPED)),
         "PyTorch loop / tf_lottery": (times.get(PYTORCH), ours),
-        "masked / dense": (ours, times.get(DENSE)),
         "share of the bound, XLA's products": (times.get("products, XLA"), ours),
         "share of the bound, the fastest products": (bound, ours),
     }
