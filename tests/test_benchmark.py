@@ -79,4 +79,4 @@ def test_a_search_is_measured_as_the_driver_does_it(tmp_path):
 def test_commands_are_named():
     done = run("sped")
     assert done.returncode != 0
-    assert "Name one command: speed, scaling, xla, search." in done.stdout + done.stderr
+    assert "Name one command: speed, scaling, masking, xla, search." in done.stdout + done.stderr
