@@ -35,7 +35,11 @@ def test_products_are_those_of_a_step():
     resnet = products.of(works.WORKS["resnet_20"].network(keras), 1)
     assert sum(p.rows * p.inner * p.columns for p in resnet) == pytest.approx(40.8e6, rel=0.02)  # 1512.03385
     lstm = products.of(works.WORKS["lstm"].network(keras), 64)
-    assert lstm[0][:4] == (64, 28 + 128, 4 * 128, 28)
+    assert lstm[0] == (64 * 28, 28, 4 * 128, 1, True)
+    assert lstm[1] == (64, 128, 4 * 128, 28, False)
+    transformer = products.of(works.WORKS["transformer"].network(keras), 64)
+    assert not any(p.reaches_inputs for p in transformer)
+    assert transformer[1] == (64, 16, 64, 64 * 4, False)  # queries and keys, of each example and head
     for run_products in (products.by_numpy(found), products.by_tensorflow(found, jit=False)):
         assert run_products(3) > 0
 

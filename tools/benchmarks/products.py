@@ -28,15 +28,18 @@ class Product(NamedTuple):
 def of(model: Any, batch_size: int) -> list[Product]:
     """Returns the products of a Keras model's step, the gradient of the network's input left out."""
     products: list[Product] = []
+    has_embedding = any(type(layer).__name__ == "Embedding" for layer in model._flatten_layers())
 
     def add(rows: int, inner: int, columns: int, times: int = 1) -> None:
-        products.append(Product(rows, inner, columns, times, not products))
+        # An embedding in front of the first one is trained too.
+        products.append(Product(rows, inner, columns, times, not products and not has_embedding))
 
     for layer in model._flatten_layers(include_self=False):
         kind, kernel = type(layer).__name__, getattr(layer, "kernel", None)
         if kind == "LSTM":
             steps, inputs = layer.input.shape[1:]
-            add(batch_size, inputs + layer.units, 4 * layer.units, steps)
+            add(batch_size * steps, inputs, 4 * layer.units)
+            add(batch_size, layer.units, 4 * layer.units, steps)
         elif kind == "MultiHeadAttention":
             tokens = layer.output.shape[1]
             heads, size, width = layer._num_heads, layer._key_dim, layer.output.shape[-1]

@@ -21,7 +21,13 @@ def contender(work: Work, name: str) -> Callable[[int], float]:
     model, loss = _NETWORKS[name](), nn.CrossEntropyLoss()
     x, y = (torch.from_numpy(array) for array in work.data())
     x, y = (x if work.tokens else _channels_first(x)), y.long()
-    kernels = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    kernels = [
+        parameter
+        for module in model.modules()
+        if not isinstance(module, nn.Embedding)
+        for parameter in module.parameters(recurse=False)
+        if parameter.dim() > 1
+    ]
     masks = [(torch.rand_like(kernel) < DENSITY).float() for kernel in kernels]
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
 
