@@ -12,13 +12,14 @@ lottery-ticket-pruner take part where they are installed: pip install -e '.[benc
 
 The paper's whole protocol on MNIST, from a folder with its four IDX files:
 
-  python tools/benchmark.py search --steps=50000 --data=DIR
+  python tools/benchmark.py search --steps=50000 --data=DIR --notest_curves
 """
 
 import importlib.metadata
 import json
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -109,9 +110,12 @@ def _version(package: str) -> str:
 def main(words: list[str]) -> None:
     if len(words) != 2 or words[1] not in _COMMANDS:
         raise app.UsageError(f"Name one command: {', '.join(_COMMANDS)}.")
-    report, text = _COMMANDS[words[1]]()
-    machine = _machine()
+    try:
+        report, text = _COMMANDS[words[1]]()
+    except (ValueError, OSError) as error:
+        sys.exit(f"benchmark: {error}")
     print(text)
+    machine = _machine()
     print(
         f"\n{machine['processor']}, {machine['cores']} cores; TensorFlow {machine['packages']['tensorflow']}"
     )

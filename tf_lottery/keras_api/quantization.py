@@ -46,7 +46,7 @@ def quantized(
         with tfmot.quantization.keras.quantize_scope():
             made = tfmot.quantization.keras.quantize_apply(annotated, scheme)
     except (ValueError, RuntimeError) as error:
-        first, *_ = str(error).splitlines()
+        first, _, _ = str(error).partition("\n")
         raise ValueError(
             f"TF-MOT cannot quantize the network {model.name!r}: {first.rstrip('.')}. Leave out "
             "--quantize, or --compact."

@@ -41,6 +41,10 @@ def measure(
     )
     from tf_lottery.training.loop import Loop
 
+    if os.path.exists(os.path.join(workdir, "run")):
+        raise ValueError(
+            f"There is a run in {workdir!r}, and a search is measured whole: name another folder."
+        )
     if not data:
         data = _write_images(os.path.join(workdir, "images"))
     config = ExperimentConfig(

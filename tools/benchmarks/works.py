@@ -70,7 +70,7 @@ def _transformer(keras: Any) -> Any:
 _IMAGE, _PHOTO = (28, 28, 1), (32, 32, 3)
 WORKS = {
     "lenet": Work("LeNet-300-100, batch 60", _named("lenet_300_100", _IMAGE), _IMAGE, 60, 200),
-    "lenet_1024": Work("LeNet-300-100, batch 1024", _named("lenet_300_100", _IMAGE), _IMAGE, 1024, 30),
+    "lenet_1024": Work("LeNet-300-100, batch 1024", _named("lenet_300_100", _IMAGE), _IMAGE, 1024, 20),
     "conv_2": Work("Conv-2 at CIFAR-10's shape, batch 60", _named("conv_2", _PHOTO), _PHOTO, 60, 5, 5000),
     "resnet_20": Work(
         "ResNet-20 at CIFAR-10's shape, batch 128", _named("resnet_20", _PHOTO), _PHOTO, 128, 2, 5000

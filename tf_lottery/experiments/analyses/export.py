@@ -232,7 +232,7 @@ def _measured(
 
 
 def _replace(made: pathlib.Path, target: paths.Path) -> None:
-    """Puts what was made in the place of `target`, which is whole at every moment, or for one not there."""
+    """Puts what was made in the place of `target`, whole or not at all; a folder is away for a moment."""
     if made.is_file():
         with files.replacing(target) as file:
             file.write(made.read_bytes())
@@ -243,7 +243,12 @@ def _replace(made: pathlib.Path, target: paths.Path) -> None:
         shutil.copytree(made, new)
         if target.exists():
             target.rename(old)
-        new.rename(target)
+        try:
+            new.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
     finally:
         for folder in (new, old):
             paths.remove_tree(folder)
