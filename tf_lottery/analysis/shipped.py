@@ -172,7 +172,7 @@ def table(shipped: Sequence[Shipped]) -> str:
 def sentences(dense: Shipped, others: Sequence[Shipped]) -> str:
     """Says what got smaller and what got faster, a line for each of `others`.
 
-    Faster, or slower, is what 8 in 10 rounds agree on, each round's time being held against that of dense in
+    Faster, or slower, is what 9 in 10 rounds agree on, each round's time being held against that of dense in
     the same round, and what is so by more than 5 %.
 
     Example:

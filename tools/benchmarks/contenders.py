@@ -26,16 +26,6 @@ def work_named(name: str) -> Work:
     return works.mlp(int(width), int(batch_size))
 
 
-def make(contender: str, name: str) -> Run:
-    """Returns what trains the work called `name`.
-
-    Raises:
-        ImportError: what the contender needs is not installed.
-        ValueError: it cannot train this.
-    """
-    return CONTENDERS[contender](name)
-
-
 def _twice(run: Run) -> Run:
     def second(steps: int) -> float:
         run(steps)
@@ -110,18 +100,21 @@ def _fitting(keras: Any, model: Any, work: Work, *callbacks: Any) -> Run:
     x, y = work.data()
 
     class Stamps(keras.callbacks.Callback):
-        """When how many batches were done; stops after so many."""
+        """When how many batches were done; stops after so many.
+
+        It listens to begins, at which Keras 3 goes on calling back asynchronously, as it does by default.
+        """
 
         def __init__(self, last: int):
             super().__init__()
-            self.last, self.done, self.ends = last, 0, {}
+            self.last, self.before, self.done, self.times = last, 0, 0, {}
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.before = self.done
+            self.before = epoch * -(-work.examples // work.batch_size)
 
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            self.done = self.before + batch + 1
-            self.ends[self.done] = time.perf_counter()
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            self.done = self.before + batch
+            self.times[self.done] = time.perf_counter()
             self.model.stop_training = self.done >= self.last
 
     def run(steps: int) -> float:
@@ -129,8 +122,8 @@ def _fitting(keras: Any, model: Any, work: Work, *callbacks: Any) -> Run:
         epochs = 2 + 2 * steps * work.batch_size // work.examples
         options = {"batch_size": work.batch_size, "epochs": epochs, "verbose": 0}
         model.fit(x, y, callbacks=[stamps, *callbacks], **options)
-        first = min(done for done in stamps.ends if done >= steps)
-        return (stamps.ends[stamps.done] - stamps.ends[first]) / (stamps.done - first) * steps
+        first = min(done for done in stamps.times if done >= steps)
+        return (stamps.times[stamps.done] - stamps.times[first]) / (stamps.done - first) * steps
 
     return run
 

@@ -13,7 +13,7 @@ _TOKENS, _STEPS, _BATCH = 5000, 10, 32
 
 
 def _networks(layers: Any) -> dict[str, tuple[tuple[int, ...], list[Any]]]:
-    """Returns name -> shape of an example and the layers in front of the last one; a shape () is of words."""
+    """Returns name -> shape of an example, which ends in 0 where that is of words, and the first layers."""
     return {
         "dense": ((256,), [layers.Dense(256, "relu"), layers.Dense(256, "relu")]),
         "dense, BatchNorm, dropout": (
@@ -71,9 +71,10 @@ def _row(keras: Any, shape: tuple[int, ...], layers: list[Any], rounds: int) -> 
     y = rng.integers(0, 10, 1000)
     runs = {jit: _run(model, (x, y), jit) for jit in (True, False)}
     times: dict[bool, list[float]] = {True: [], False: []}
-    for _ in range(rounds):
-        for jit, run in runs.items():
-            times[jit].append(run())
+    for number in range(rounds):
+        # Every other round backwards: none comes always after the same one.
+        for jit in (True, False)[:: -1 if number % 2 else 1]:
+            times[jit].append(runs[jit]())
     return {
         "xla": spread(times[True]),
         "no_xla": spread(times[False]),

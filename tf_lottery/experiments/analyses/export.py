@@ -28,7 +28,7 @@ from tf_lottery.training.streams import HostArrays, Stream
 
 _MEANINGS = """\
 Accuracy and milliseconds are those of the file's own runtime, here; 8 in 10 of {} rounds lie in the brackets.
-Faster, or slower, is what 8 in 10 rounds agree on, dense and the other in turn. Zeros alone make no network
+Faster, or slower, is what 9 in 10 rounds agree on, dense and the other in turn. Zeros alone make no network
 faster on dense hardware, which multiplies them too: they make files small."""
 
 
