@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tf_lottery
 from tf_lottery.experiments import networks
@@ -163,6 +164,127 @@ def test_what_is_not_known_stays(keras):
     _, kept = check(thin(model, density=0.5, units=0.8), x)
     assert set(kept) == {"up/kernel", "down/kernel", "output/kernel"} < set(kernels)
     assert len(kept["up/kernel"][1]) < 12 and len(kept["down/kernel"][1]) == 6
+
+
+def test_sums_and_activations_that_are_no_layers(keras):
+    ops = keras.ops if hasattr(keras, "ops") else tf.nn
+    inputs = keras.Input((4,))
+    left, right = (keras.layers.Dense(5, name=name)(inputs) for name in ("left", "right"))
+    outputs = keras.layers.Dense(2, name="output")(ops.relu(left + right) + 1.0)
+    model = fill(keras.Model(inputs, outputs))
+    mask = {path: np.ones(shape, bool) for path, shape in MaskedModel(model).shapes.items()}
+    mask["output/kernel"][:2] = False
+    tf_lottery.apply_mask(model, mask)
+    _, kept = check(model, images(9, 4))
+    # Of a sum with what is no tensor of the model nothing is known.
+    assert len(kept["left/kernel"][1]) == len(kept["output/kernel"][0]) + 2 == 5
+
+
+def test_what_masks_hang_on_stays(keras):
+    words = keras.Input((5,), dtype="int32")
+    x = keras.layers.Embedding(9, 6, mask_zero=True, name="embedding")(words)
+    x = keras.layers.Dense(6, name="fc")(x)
+    x = keras.layers.Multiply()([x, keras.layers.Dense(6, name="other")(x)])
+    model = fill(keras.Model(words, keras.layers.LSTM(4, name="lstm")(x)))
+    mask = {path: np.ones(shape, bool) for path, shape in MaskedModel(model).shapes.items()}
+    mask["fc/kernel"][:2] = mask["other/kernel"][:2] = False  # inputs that nobody hears
+    mask["fc/kernel"][:, 1] = mask["other/kernel"][:, 1] = False  # constants
+    tf_lottery.apply_mask(model, mask)
+    x = np.random.default_rng(0).integers(0, 3, (10, 5))  # 0 in the middle and at the end
+    check(model, x)
+
+
+def test_a_batch_norm_that_is_called_twice_is_cut_for_none(keras):
+    inputs, norm = keras.Input((4,)), keras.layers.BatchNormalization(name="norm")
+    sides = [norm(keras.layers.Dense(4, name=name)(inputs)) for name in ("left", "right")]
+    model = fill(keras.Model(inputs, keras.layers.Dense(2, name="output")(keras.layers.Concatenate()(sides))))
+    mask = {path: np.ones(shape, bool) for path, shape in MaskedModel(model).shapes.items()}
+    mask["output/kernel"][[0, 5, 6]] = False  # other units on each side
+    tf_lottery.apply_mask(model, mask)
+    _, kept = check(model, images(9, 4))
+    assert len(kept["left/kernel"][1]) == len(kept["right/kernel"][1]) == 4
+
+
+def test_what_a_layer_has_adapted_to_is_kept(keras):
+    normalizing = keras.layers.Normalization(name="normalizing")
+    normalizing.adapt(5 + 3 * images(100, 4))
+    inside = keras.Sequential([keras.Input((4,)), normalizing], name="inside")
+    for first in (normalizing, inside):
+        model = keras.Sequential(
+            [keras.Input((4,)), first, keras.layers.Dense(6, "relu"), keras.layers.Dense(2)]
+        )
+        for layer in model.layers[1:]:
+            layer.set_weights([images(*weights.shape) for weights in layer.get_weights()])
+        check(model, 5 + 3 * images(9, 4))
+
+
+def test_functions_of_ones_own_with_names_of_keras(keras):
+    def relu(x):
+        return abs(x)
+
+    layers = [
+        keras.layers.Dense(6, relu),
+        keras.layers.Activation(relu),
+        keras.layers.Dense(2, keras.activations.tanh),
+    ]
+    check(thin(fill(keras.Sequential([keras.Input((4,)), *layers])), density=0.6), images(9, 4))
+
+
+def test_calls_in_training_mode_stay(keras):
+    inputs = keras.Input((4,))
+    x = keras.layers.BatchNormalization(name="norm")(keras.layers.Dense(6, name="fc")(inputs), training=True)
+    model = fill(keras.Model(inputs, keras.layers.Dense(2, name="output")(x)))
+    mask = {path: np.ones(shape, bool) for path, shape in MaskedModel(model).shapes.items()}
+    mask["fc/kernel"][:, 0] = False
+    tf_lottery.apply_mask(model, mask)
+    before = [np.copy(weights) for weights in model.get_weights()]
+    _, kept = tf_lottery.compact(model)
+    for weights, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weights, other)
+    assert len(kept["fc/kernel"][1]) == 6
+
+
+@pytest.mark.parametrize("name", ["grouped", "causal", "within", "half"])
+def test_what_is_seldom_computes_the_same(keras, name):
+    layers = keras.layers
+    made = {
+        "grouped": lambda: [layers.Conv1D(6, 3), layers.Conv1D(4, 3, groups=2), layers.Flatten()],
+        "causal": lambda: [layers.Conv1D(6, 3), layers.Conv1D(4, 3, padding="causal"), layers.Flatten()],
+        "within": lambda: [keras.Sequential([keras.Input((8, 4)), layers.Conv1D(6, 3), layers.Flatten()])],
+        "half": lambda: [layers.Flatten(dtype="mixed_bfloat16"), layers.Dense(6, dtype="mixed_bfloat16")],
+    }[name]
+    model = keras.Sequential([keras.Input((8, 4)), *made(), layers.Dense(3, dtype="float32")])
+    model = thin(fill(model), density=0.7)
+    x = images(9, 8, 4)
+    if name != "half":
+        check(model, x)
+        return
+    small, _ = tf_lottery.compact(model)
+    assert small.count_params() < model.count_params() and small.layers[-2].compute_dtype == "bfloat16"
+    np.testing.assert_allclose(np.asarray(small(x)), np.asarray(model(x)), atol=0.05)
+
+
+def test_layers_that_cannot_be_made_again(keras):
+    class Scale(keras.layers.Layer):
+        def __init__(self, by):
+            super().__init__(name="scale")
+            self.by = by
+
+        def call(self, inputs):
+            return inputs * self.by
+
+        def get_config(self):
+            return {}
+
+    words = keras.layers.StringLookup(vocabulary=["a", "b"], name="words")
+    for first, message in (
+        (Scale(2.0), "The layer 'scale' of the class Scale cannot be made again from its config: "),
+        (words, "The layer 'words' keeps a vocabulary: compact the model behind it."),
+    ):
+        inputs = keras.Input((4,), dtype="string" if first is words else "float32")
+        outputs = keras.layers.Dense(2)(keras.layers.Rescaling(1.0)(first(inputs)))
+        with pytest.raises(TypeError, match=message):
+            tf_lottery.compact(keras.Model(inputs, outputs))
 
 
 def test_several_inputs_and_outputs_by_name(keras):

@@ -89,8 +89,12 @@ def _prefers_xla(keras, *layers):
 
 def test_xla_is_left_out_where_something_convolves_on_a_cpu(keras, make_model):
     assert prefers_xla(make_model(batch_norm=True))
-    convolving = keras.Sequential([keras.layers.Input((8, 8)), keras.layers.Conv1D(2, 3)])
-    assert not _prefers_xla(keras, convolving)
+
+    class Own(keras.layers.Conv1D):
+        pass
+
+    for layer in (keras.layers.Conv1D(2, 3), keras.Sequential([keras.layers.Conv1D(2, 3)]), Own(2, 3)):
+        assert not _prefers_xla(keras, layer)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])

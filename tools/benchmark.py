@@ -31,8 +31,12 @@ from benchmarks import masking, search, speed, works, xla
 
 _WORK = flags.DEFINE_enum("work", "lenet", list(works.WORKS), "speed, masking: the network.")
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "all but search: turns of each.", lower_bound=1)
-_WIDTHS = flags.DEFINE_list("widths", ["100", "300", "1000", "3000"], "scaling: units, at batch 60.")
-_BATCHES = flags.DEFINE_list("batches", ["16", "256", "1024", "4096"], "scaling: examples, at 300 units.")
+_WIDTHS = flags.DEFINE_multi_integer(
+    "width", [100, 300, 1000, 3000], "scaling: units, at batch 60.", lower_bound=1
+)
+_BATCHES = flags.DEFINE_multi_integer(
+    "batch", [16, 256, 1024, 4096], "scaling: examples, at 300 units.", lower_bound=1
+)
 _LEVELS = flags.DEFINE_integer("levels", 20, "search: prunings.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 2000, "search: training steps of each network.", lower_bound=100)
 _DATA = flags.DEFINE_string("data", "", "search: folder with MNIST's IDX files; empty for images at random.")
@@ -42,7 +46,15 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "search: where the run is kept; em
 _JSON = flags.DEFINE_string("json", "", "File to write all numbers to.")
 
 _SCALING = ("tf_lottery", "Keras fit", "products, OpenBLAS", "products, XLA")
-_PACKAGES = ("tensorflow", "keras", "tf_keras", "tensorflow-model-optimization", "torch", "numpy")
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "tf_keras",
+    "tensorflow-model-optimization",
+    "torch",
+    "lottery-ticket-pruner",
+    "numpy",
+)
 
 
 def _speed() -> tuple[dict[str, Any], str]:
@@ -51,7 +63,7 @@ def _speed() -> tuple[dict[str, Any], str]:
 
 
 def _scaling() -> tuple[dict[str, Any], str]:
-    sizes = [(int(width), 60) for width in _WIDTHS.value] + [(300, int(batch)) for batch in _BATCHES.value]
+    sizes = [(width, 60) for width in _WIDTHS.value] + [(300, batch) for batch in _BATCHES.value]
     reports = [speed.measure(f"mlp:{width}:{batch}", _ROUNDS.value, _SCALING) for width, batch in sizes]
     return {"sizes": reports}, "\n\n".join(map(speed.text, reports))
 
@@ -111,17 +123,17 @@ def main(words: list[str]) -> None:
     if len(words) != 2 or words[1] not in _COMMANDS:
         raise app.UsageError(f"Name one command: {', '.join(_COMMANDS)}.")
     try:
-        report, text = _COMMANDS[words[1]]()
+        machine = _machine()
+        # Opened first: what cannot be written is said before the work, which may take an hour.
+        with open(_JSON.value or os.devnull, "a") as file:
+            report, text = _COMMANDS[words[1]]()
+            versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+            print(f"{text}\n\n{machine['processor']}, {machine['cores']} cores; {versions}", flush=True)
+            if _JSON.value:
+                file.truncate(0)
+                json.dump({"machine": machine, **report}, file, indent=2)
     except (ValueError, OSError) as error:
         sys.exit(f"benchmark: {error}")
-    print(text)
-    machine = _machine()
-    print(
-        f"\n{machine['processor']}, {machine['cores']} cores; TensorFlow {machine['packages']['tensorflow']}"
-    )
-    if _JSON.value:
-        with open(_JSON.value, "w") as file:
-            json.dump({"machine": machine, **report}, file, indent=2)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from tf_lottery.training.streams import HostArrays, Stream
 
 BATCHES = (1, 64)  # the batch sizes that are timed
 ROUNDS = 21
+CLEARLY = 0.05  # a difference that is told
 _TURN = 0.01  # seconds that a function runs at least, before it is the next one's turn
 _WARM_UP = 3  # calls
 
@@ -55,12 +56,13 @@ class Shipped:
 
     Attributes:
         name: of the network, such as `"dense"`.
-        density: kernel weights that are not 0, as a fraction of those of the dense network.
+        density: kernel weights that are not 0, as a fraction of those of the dense network; of a quantized
+            network, before 8 bits made zeros of the smallest.
         size: bytes on disk; of a folder, those of all files in it.
         gzipped: bytes of the file gzipped; of a folder, of a tar.gz.
         latency: batch size, each of `BATCHES` -> latency.
         accuracy: test accuracy, a fraction in [0, 1].
-        keras_accuracy: that of the network in Keras, before it was quantized where it was.
+        keras_accuracy: that of the network in Keras, before it was compacted or quantized where it was.
     """
 
     name: str
@@ -173,7 +175,7 @@ def sentences(dense: Shipped, others: Sequence[Shipped]) -> str:
     """Says what got smaller and what got faster, a line for each of `others`.
 
     Faster, or slower, is what 9 in 10 rounds agree on, each round's time being held against that of dense in
-    the same round, and what is so by more than 5 %.
+    the same round, and what is so by more than `CLEARLY`; smaller or larger is what is so by that.
 
     Example:
         >>> def made(name, size, gzipped, ms):
@@ -181,9 +183,9 @@ def sentences(dense: Shipped, others: Sequence[Shipped]) -> str:
         ...     return Shipped(name, 1.0, size, gzipped, latency, 0.97, 0.97)
         >>> dense = made("dense", 1000, 900, 1.0)
         >>> print(sentences(dense, [made("ticket", 1000, 300, 1.02), made("compacted", 500, 250, 0.5)]))
-        Beside dense, ticket is as large on disk, 3.0 times smaller gzipped, and as fast, within the spread.
+        Beside dense, ticket is as large on disk, 3.0 times smaller gzipped, and as fast.
         Beside dense, compacted is 2.0 times smaller on disk, 3.6 times smaller gzipped, and 2.0 times \
-faster at batch 1, 2.0 times faster at batch 64.
+faster.
     """
     lines = []
     for other in others:
@@ -194,7 +196,7 @@ faster at batch 1, 2.0 times faster at batch 64.
 
 
 def _smaller(ratio: float) -> str:
-    if 0.95 < ratio < 1.05:
+    if abs(ratio - 1) < CLEARLY:
         return "as large"
     return f"{1 / ratio:.1f} times smaller" if ratio < 1 else f"{ratio:.1f} times larger"
 
@@ -204,10 +206,12 @@ def _speed(dense: Shipped, other: Shipped) -> str:
     for n, latency in other.latency.items():
         ratios = [mine / its for mine, its in zip(latency.rounds, dense.latency[n].rounds)]
         ratio, (low, high) = statistics.median(ratios), _spread(ratios)
-        if high < 1 and ratio < 0.95:
-            said[n] = f"{1 / ratio:.1f} times faster"
-        elif low > 1 and ratio > 1.05:
-            said[n] = f"{ratio:.1f} times slower"
-    if not said:
-        return "as fast, within the spread"
-    return ", ".join(f"{said.get(n, 'as fast')} at batch {n}" for n in other.latency)
+        if abs(ratio - 1) <= CLEARLY:
+            said[n] = "as fast"
+        elif low <= 1 <= high:
+            said[n] = "not surely faster or slower"
+        else:
+            said[n] = f"{1 / ratio:.1f} times faster" if ratio < 1 else f"{ratio:.1f} times slower"
+    if len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    return ", ".join(f"{words} at batch {n}" for n, words in said.items())

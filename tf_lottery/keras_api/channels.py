@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_lottery.keras_api.graph import Call
+from tf_lottery.keras_api.graph import Call, is_masked
 
 _WEIGH = ("Dense", "Conv1D", "Conv2D", "Conv3D")
 _MERGE = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
@@ -59,6 +59,7 @@ def weighs(keras: ModuleType, layer: Any) -> bool:
         and getattr(layer, "groups", 1) == 1
         and getattr(layer, "data_format", None) in (None, "channels_last")
         and not getattr(layer, "lora_enabled", False)
+        and not getattr(layer, "quantization_mode", None)
     )
 
 
@@ -78,9 +79,12 @@ def carried(keras: ModuleType, call: Call, inputs: list[tuple[int | None, ...]])
     layer, channels = call.layer, [shape[-1] for shape in inputs]
     if None in channels or getattr(layer, "data_format", None) not in (None, "channels_last"):
         return None
+    if call.is_training:  # noise and a batch's own statistics are not the same each time
+        return None
     own = tuple(map(np.arange, channels))
-    if _is_one_of(keras, layer, _MERGE) and set(channels) == {call.outputs[0].shape[-1]}:
-        return Carried(own, computes=True)
+    if _merges(keras, layer, len(inputs)) and set(channels) == {call.outputs[0].shape[-1]}:
+        # Where one side is masked Keras 3 leaves it out: what comes of constants is none.
+        return None if is_masked(call.outputs[0]) else Carried(own, computes=True)
     if _is_one_of(keras, layer, ("Concatenate",)) and layer.axis in (-1, len(inputs[0]) - 1):
         return Carried(_side_by_side(channels))
     if len(inputs) != 1:
@@ -93,7 +97,22 @@ def carried(keras: ModuleType, call: Call, inputs: list[tuple[int | None, ...]])
     return Carried(own, computes=True) if _computes(keras, layer, len(inputs[0])) else None
 
 
+def _merges(keras: ModuleType, layer: Any, inputs: int) -> bool:
+    # `x + y` of two tensors; of one and a constant, it may be another at each place.
+    return _is_one_of(keras, layer, _MERGE) or (inputs == 2 and _operation(layer) in map(str.lower, _MERGE))
+
+
+def _operation(layer: Any) -> str:
+    """Returns the name of what is no layer but a function of tensors, such as `"add"` of `x + y`."""
+    if hasattr(layer, "symbol"):  # tf_keras
+        return str(layer.symbol).rpartition(".")[2]
+    is_operation = type(layer).__module__.startswith("keras.src.ops.")
+    return type(layer).__name__.lower() if is_operation else ""
+
+
 def _computes(keras: ModuleType, layer: Any, rank: int) -> bool:
+    if _operation(layer) in _ELEMENTWISE:
+        return True
     if not _is_one_of(keras, layer, _COMPUTE):
         return False
     if type(layer).__name__ == "BatchNormalization":

@@ -5,6 +5,7 @@ not heard, and one whose weights from the layer before are all pruned is a const
 take in.
 """
 
+import types
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -34,8 +35,9 @@ def compact(model: Any) -> Compacted:
 
     A unit goes where no weight of the next layer hears it, or where it is a constant that the next bias
     can take in: no weight comes in to it, or from constants only. So it is through `Dense` layers and
-    convolutions, and what lies between them: activations, BatchNorm, pooling, dropout, `Flatten`,
-    `Concatenate`; and `Add` and its like where all sides agree. Every other layer stays as it is, and so
+    convolutions (`Conv1D`, `Conv2D`, `Conv3D`, not grouped, channels last), and what lies between them:
+    activations, BatchNorm, pooling, dropout, `Flatten`, `Concatenate`; and `Add` and its like, or `x + y`,
+    where all sides agree. Every other layer stays as it is, a model within the model too, and so
     do the units that it sees and those of the output. In front of a convolution that pads
     with zeros a constant that is not 0 stays: at the edges it is none.
 
@@ -47,10 +49,11 @@ def compact(model: Any) -> Compacted:
         A plain model with the names of `model`'s layers, not compiled; its outputs differ from those of
         `model` by rounding alone, in inference (BatchNorm with the statistics that it has gathered). Zeros
         that are left in it are not held when it is trained: `apply_mask` holds them. And what is kept of
-        each kernel. TF-MOT's wrappers are gone.
+        the kernel of each of these dense layers and convolutions. TF-MOT's wrappers are gone.
 
     Raises:
-        TypeError: another model, whose computation is code.
+        TypeError: another model, whose computation is code; or a layer in it that cannot be made again from
+            its config, or that keeps a vocabulary.
         ValueError: it is not built.
 
     Example:
@@ -112,7 +115,9 @@ class _Maker:
         heard = self._needed.heard(call)
         inputs = np.flatnonzero(heard) if heard.any() else there[:1]  # a layer without inputs there is not
         given = tensors[source]
-        if len(inputs) < len(there):
+        if graph.is_masked(given):  # which nothing can be taken from with its mask: zeros weigh the rest
+            inputs = there
+        elif len(inputs) < len(there):
             given = self._take(given, np.searchsorted(there, inputs).tolist())
         bias = weights.bias(self._needed.constants[source], heard)[units]
         size = {"units" if hasattr(call.layer, "units") else "filters": len(units)}
@@ -132,10 +137,25 @@ class _Maker:
         if hasattr(copy, "get_weights"):
             kept = self._needed.kept_of(call) if self._needed.carried[call] else ...
             copy.set_weights([weight[kept] for weight in call.layer.get_weights()])
+            for layer in copy._flatten_layers():
+                if hasattr(layer, "finalize_state"):  # of what `adapt` has found
+                    layer.finalize_state()
 
 
 def _copy(layer: Any, **changed: Any) -> Any:
     """Returns a layer of the same config, but for what is changed; an operation without weights itself."""
     if not hasattr(layer, "get_weights"):
         return layer
-    return type(layer).from_config({**layer.get_config(), **changed})
+    if any(hasattr(each, "get_vocabulary") for each in layer._flatten_layers()):
+        raise TypeError(f"The layer {layer.name!r} keeps a vocabulary: compact the model behind it.")
+    try:
+        config = layer.get_config()
+        # In a config a function is its name alone, which may be that of one of Keras.
+        own = {name: getattr(layer, name, None) for name in config if name.endswith("activation")}
+        own = {name: value for name, value in own.items() if isinstance(value, types.FunctionType)}
+        return type(layer).from_config({**config, **own, **changed})
+    except Exception as error:  # whatever one's own class raises
+        raise TypeError(
+            f"The layer {layer.name!r} of the class {type(layer).__name__} cannot be made again from its "
+            f"config: {error}"
+        ) from error

@@ -28,13 +28,16 @@ class Format(NamedTuple):
 
     Attributes:
         suffix: what the file's name ends in; empty for a folder.
+        runtime: what runs the file, for people.
         write: function `(model, path)` that writes a plain model to a local path at which there is nothing.
+            Raises ValueError for a model that the format cannot hold.
         open: function `(path, model)` that returns the file as its own runtime runs it: a function from
             inputs, float32 `(n, *input_shape)`, to outputs, `(n, ...)`, for any n. `model` is what was
             written, and only tells the flavour and the architecture, where the file does not.
     """
 
     suffix: str
+    runtime: str
     write: Callable[[Any, pathlib.Path], None]
     open: Callable[[pathlib.Path, Any], Predict]
 
@@ -80,7 +83,11 @@ def _converted(model: Any, *optimizations: tf.lite.Optimize) -> bytes:
         model.export(folder)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.optimizations = list(optimizations)
-        return converter.convert()
+        try:
+            return converter.convert()
+        except Exception as error:  # of a class that TensorFlow does not export
+            lines = str(error).splitlines() or [type(error).__name__]
+            raise ValueError(f"TFLite cannot hold the network {model.name!r}: {lines[0]}") from error
 
 
 def _open_tflite(path: pathlib.Path, model: Any) -> Predict:
@@ -121,13 +128,18 @@ def _open_safetensors(path: pathlib.Path, model: Any) -> Predict:
 
 
 FORMATS = {
-    "keras": Format(".keras", _write_keras, _open_keras),
-    "savedmodel": Format("", _write_saved_model, _open_saved_model),
-    "tflite": Format(".tflite", _write_tflite, _open_tflite),
-    "safetensors": Format(".safetensors", _write_safetensors, _open_safetensors),
+    "keras": Format(".keras", "Keras, compiled as one function", _write_keras, _open_keras),
+    "savedmodel": Format("", "TensorFlow", _write_saved_model, _open_saved_model),
+    "tflite": Format(".tflite", "TFLite's interpreter", _write_tflite, _open_tflite),
+    "safetensors": Format(
+        ".safetensors",
+        "a Keras model that it is read into, compiled as one function",
+        _write_safetensors,
+        _open_safetensors,
+    ),
 }
 # Of what `quantization.quantized` returns.
-INT8 = Format(".tflite", _write_int8, _open_tflite)
+INT8 = FORMATS["tflite"]._replace(write=_write_int8)
 
 
 def compiled(model: Any) -> Predict:

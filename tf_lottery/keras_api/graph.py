@@ -22,6 +22,13 @@ class Call:
     outputs: tuple[Any, ...]
     _node: Any
 
+    @property
+    def is_training(self) -> bool:
+        """Whether the model has it called with `training=True`, in inference too."""
+        has_arguments = hasattr(self._node, "arguments")  # Keras 3
+        named = self._node.arguments.kwargs if has_arguments else self._node.call_kwargs
+        return named.get("training") is True
+
     def again(self, layer: Any, tensors: Mapping[int, Any]) -> list[Any]:
         """Calls a layer in its place, with other tensors; returns what comes of it as `outputs`.
 
@@ -35,6 +42,11 @@ class Call:
         else:
             args, kwargs = self._node.arguments.fill_in({i: tensors[i] for i in self.inputs})
         return tf.nest.flatten(layer(*args, **kwargs))
+
+
+def is_masked(tensor: Any) -> bool:
+    """Whether Keras hands a mask on with a symbolic tensor, as of an `Embedding(mask_zero=True)`."""
+    return getattr(tensor, "_keras_mask", None) is not None
 
 
 def functional(model: Any) -> Any:

@@ -54,7 +54,7 @@ class Needed:
         self.calls = list(graph.calls(model))
         tensors = [*model.inputs, *(tensor for call in self.calls for tensor in call.outputs)]
         self._shapes = {id(tensor): tuple(tensor.shape) for tensor in tensors}
-        times = collections.Counter(id(call.layer) for call in self.calls)
+        self._times = times = collections.Counter(id(call.layer) for call in self.calls)
         self.weights = {
             call: Weights(call.layer)
             for call in self.calls
@@ -79,7 +79,9 @@ class Needed:
         return self.kept[id(call.outputs[0])]
 
     def _carries(self, call: Call) -> channels.Carried | None:
-        if call in self.weights or len(call.outputs) != 1:
+        # What is cut for one call of a layer with weights is cut for all.
+        is_shared = self._times[id(call.layer)] > 1 and getattr(call.layer, "weights", [])
+        if call in self.weights or is_shared or len(call.outputs) != 1:
             return None
         return channels.carried(self._keras, call, [self._shapes[i] for i in call.inputs])
 

@@ -12,6 +12,10 @@ import tf_keras
 from tf_lottery.keras_api.tfmot_wrappers import tfmot
 
 
+class Refused(ValueError):
+    """TF-MOT cannot quantize a network."""
+
+
 def quantized(
     model: tf_keras.Model,
     batches: Iterable[tuple[np.ndarray, np.ndarray]],
@@ -34,12 +38,8 @@ def quantized(
         loss: of labels and outputs.
 
     Raises:
-        ValueError: TF-MOT cannot quantize one of the layers, or `steps` is less than 1.
+        Refused: TF-MOT cannot quantize one of the layers.
     """
-    if steps < 1:
-        raise ValueError(
-            f"Quantized networks are trained for 1 step or more: --quantize_steps=1000. Received: {steps}."
-        )
     try:
         annotated = tfmot.quantization.keras.quantize_annotate_model(model)
         scheme = tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()
@@ -47,10 +47,7 @@ def quantized(
             made = tfmot.quantization.keras.quantize_apply(annotated, scheme)
     except (ValueError, RuntimeError) as error:
         first, _, _ = str(error).partition("\n")
-        raise ValueError(
-            f"TF-MOT cannot quantize the network {model.name!r}: {first.rstrip('.')}. Leave out "
-            "--quantize, or --compact."
-        ) from error
+        raise Refused(f"TF-MOT cannot quantize the network {model.name!r}: {first.rstrip('.')}.") from error
     made.compile(optimizer, loss)
     made.fit(iter(batches), steps_per_epoch=steps, epochs=1, verbose=0)
     return made

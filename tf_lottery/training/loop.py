@@ -247,7 +247,7 @@ def prefers_xla(model: Any) -> bool:
 
 
 def _is_slow_in_xla(layer: Any) -> bool:
-    convolves = "Conv" in type(layer).__name__
+    convolves = any("Conv" in kind.__name__ for kind in type(layer).__mro__)
     # Cells always have a generator, for the dropout that they may have.
     rates = [getattr(layer, name) for name in ("dropout", "recurrent_dropout") if hasattr(layer, name)]
     draws = getattr(layer, "seed_generator", None) is not None and (not rates or any(rates))

@@ -35,14 +35,14 @@ def _twice(run: Run) -> Run:
 
 
 def loop(name: str, flavour: str = "keras", masked: bool = True) -> Run:
-    """Returns the loop of tf_lottery, with a mask at random or dense."""
+    """Returns the loop of tf_lottery, with a mask at random, in TF-MOT's wrappers for tf_keras; or dense."""
     import tf_lottery
     from tf_lottery.keras_api.flavour import keras_module
     from tf_lottery.keras_api.masked_model import MaskedModel
     from tf_lottery.training.loop import Loop
 
     work = work_named(name)
-    wrap = tf_lottery.wrap if flavour == "tf_keras" else lambda model: model
+    wrap = tf_lottery.wrap if masked and flavour == "tf_keras" else lambda model: model
     model, data = work.compiled(keras_module(flavour), wrap), work.data()
     if masked:
         masked_model, rng = MaskedModel(model), np.random.default_rng(0)

@@ -20,20 +20,25 @@ class Contender:
     Attributes:
         build_seconds: until its model was made and its data were in memory, imports included.
         first_seconds: of its first turn, tracing and compiling included.
+        peak_mib: the most memory that its process has had until the end of its last turn, in MiB.
     """
 
     build_seconds: float
     first_seconds: float
+    peak_mib: float
     _steps: int
     _connection: Connection
 
     def turn(self) -> float:
-        """Takes a turn; returns milliseconds per step."""
-        return _asked(self._connection, "turn") / self._steps * 1e3
+        """Takes a turn; returns milliseconds per step.
 
-    def peak_mib(self) -> float:
-        """Returns the most memory that its process has had, in MiB."""
-        return _asked(self._connection, "memory")
+        Raises:
+            Failed: it cannot, or its process died.
+        """
+        with contextlib.suppress(BrokenPipeError):  # one that died may have said why
+            self._connection.send(self._steps)
+        seconds, self.peak_mib = _received(self._connection)
+        return seconds / self._steps * 1e3
 
 
 @contextlib.contextmanager
@@ -51,7 +56,7 @@ def started(
             processes.append(process)
             try:
                 ready[name] = Contender(*_received(connection), steps, connection)
-            except _Failed as error:
+            except Failed as error:
                 out[name] = str(error)
         yield ready, out
     finally:
@@ -60,22 +65,17 @@ def started(
             process.join()
 
 
-class _Failed(Exception):
-    """What a contender says that it cannot do."""
-
-
-def _asked(connection: Connection, word: str) -> Any:
-    connection.send(word)
-    return _received(connection)
+class Failed(Exception):
+    """Why a contender takes no part, or no longer."""
 
 
 def _received(connection: Connection) -> Any:
     try:
         kind, value = connection.recv()
-    except EOFError:
-        raise _Failed("its process died") from None
+    except (EOFError, ConnectionResetError):
+        raise Failed("its process died") from None
     if kind == "failed":
-        raise _Failed(value)
+        raise Failed(value)
     return value
 
 
@@ -87,9 +87,9 @@ def _serve(connection: Connection, name: str, work: str, steps: int) -> None:
         run = contenders.CONTENDERS[name](work)
         built = time.perf_counter()
         run(steps)
-        connection.send(("ready", (built - began, time.perf_counter() - built)))
-        while word := connection.recv():
-            connection.send((word, run(steps) if word == "turn" else _peak_mib()))
+        connection.send(("ready", (built - began, time.perf_counter() - built, _peak_mib())))
+        while True:
+            connection.send(("turn", (run(connection.recv()), _peak_mib())))
     except EOFError:
         pass
     except Exception as error:  # of any library: it is told why, and the others go on

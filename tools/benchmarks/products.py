@@ -1,6 +1,7 @@
-"""The bound that no training gets below: the matrix products of a step, and nothing else.
+"""The matrix products of a step by themselves, which training cannot be faster than.
 
-A convolution counts as the product that it comes to: positions x (size x inputs) x filters.
+A convolution counts as the product that it comes to, positions x (size x inputs) x filters: for these it is
+no bound but a measure, as some algorithms for them multiply less.
 """
 
 import math
@@ -12,17 +13,35 @@ import numpy as np
 
 
 class Product(NamedTuple):
-    """(rows, inner) times (inner, columns), so many times one after the other; forward and back."""
+    """(rows, inner) times (inner, columns), forward and back.
+
+    Attributes:
+        times: how often, one after the other.
+        at_once: how many pairs of matrices in one operation.
+        reaches_inputs: whether the gradient of the first matrix is left out, which nobody needs.
+    """
 
     rows: int
     inner: int
     columns: int
-    times: int
-    reaches_inputs: bool
+    times: int = 1
+    at_once: int = 1
+    reaches_inputs: bool = False
 
-    def numbers(self) -> float:
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Those of inputs, kernel and outputs."""
+        lead = (self.at_once,) if self.at_once > 1 else ()
+        return [
+            (*lead, self.rows, self.inner),
+            (*lead, self.inner, self.columns),
+            (*lead, self.rows, self.columns),
+        ]
+
+    def operations(self) -> int:
         """Floating-point operations of a step."""
-        return 2 * self.rows * self.inner * self.columns * self.times * (3 - self.reaches_inputs)
+        forward = 2 * self.rows * self.inner * self.columns * self.times * self.at_once
+        return forward * (3 - self.reaches_inputs)
 
 
 def of(model: Any, batch_size: int) -> list[Product]:
@@ -30,9 +49,10 @@ def of(model: Any, batch_size: int) -> list[Product]:
     products: list[Product] = []
     has_embedding = any(type(layer).__name__ == "Embedding" for layer in model._flatten_layers())
 
-    def add(rows: int, inner: int, columns: int, times: int = 1) -> None:
+    def add(rows: int, inner: int, columns: int, times: int = 1, at_once: int = 1) -> None:
         # An embedding in front of the first one is trained too.
-        products.append(Product(rows, inner, columns, times, not products and not has_embedding))
+        is_first = not products and not has_embedding
+        products.append(Product(rows, inner, columns, times, at_once, is_first))
 
     for layer in model._flatten_layers(include_self=False):
         kind, kernel = type(layer).__name__, getattr(layer, "kernel", None)
@@ -44,8 +64,8 @@ def of(model: Any, batch_size: int) -> list[Product]:
             tokens = layer.output.shape[1]
             heads, size, width = layer._num_heads, layer._key_dim, layer.output.shape[-1]
             add(batch_size * tokens, width, 3 * heads * size)
-            add(tokens, size, tokens, batch_size * heads)
-            add(tokens, tokens, size, batch_size * heads)
+            add(tokens, size, tokens, at_once=batch_size * heads)
+            add(tokens, tokens, size, at_once=batch_size * heads)
             add(batch_size * tokens, heads * size, width)
         elif kind == "Dense" or "Conv" in kind:
             positions = math.prod(layer.output.shape[1:-1])
@@ -56,23 +76,18 @@ def of(model: Any, batch_size: int) -> list[Product]:
 def by_numpy(products: list[Product]) -> Callable[[int], float]:
     """Returns what does so many steps' products with NumPy's BLAS and says how many seconds they took."""
     rng = np.random.default_rng(0)
-
-    def array(*shape: int) -> np.ndarray:
-        return rng.random(shape, np.float32)
-
-    made = [
-        (p, array(p.rows, p.inner), array(p.inner, p.columns), array(p.rows, p.columns)) for p in products
-    ]
+    made = [(p, *(rng.random(shape, np.float32) for shape in p.shapes)) for p in products]
+    gradients = [(np.empty_like(inputs), np.empty_like(kernel)) for _, inputs, kernel, _ in made]
 
     def run(steps: int) -> float:
         began = time.perf_counter()
         for _ in range(steps):
-            for product, inputs, kernel, outputs in made:
+            for (product, inputs, kernel, outputs), (to_inputs, to_kernel) in zip(made, gradients):
                 for _ in range(product.times):
                     np.matmul(inputs, kernel, out=outputs)
-                    inputs.T @ outputs
+                    np.matmul(inputs.swapaxes(-1, -2), outputs, out=to_kernel)
                     if not product.reaches_inputs:
-                        outputs @ kernel.T
+                        np.matmul(outputs, kernel.swapaxes(-1, -2), out=to_inputs)
         return time.perf_counter() - began
 
     return run
@@ -83,10 +98,7 @@ def by_tensorflow(products: list[Product], jit: bool) -> Callable[[int], float]:
     import tensorflow as tf
 
     # Zeros: what the values are takes no time, and these stay what they are.
-    made = [
-        (p, tf.Variable(tf.zeros((p.rows, p.inner))), tf.Variable(tf.zeros((p.inner, p.columns))))
-        for p in products
-    ]
+    made = [(p, *(tf.Variable(tf.zeros(shape)) for shape in p.shapes[:2])) for p in products]
 
     def once(product: Product, inputs: tf.Variable, kernel: tf.Variable) -> None:
         # What a step comes to goes into the next: no product is left out, or done once for all.

@@ -24,7 +24,11 @@ def measure(work: str, rounds: int, names: Sequence[str] = tuple(CONTENDERS)) ->
         for _ in tqdm(range(rounds), desc=made.title, unit="round", leave=False):
             # In an order of its own: no contender comes always after the same one.
             for name in rng.permutation(list(ready)):
-                times[name].append(ready[name].turn())
+                try:
+                    times[name].append(ready[name].turn())
+                except processes.Failed as error:
+                    left_out[name] = str(error)
+                    del ready[name], times[name]
         rows = {
             name: {
                 **spread(times[name]),
@@ -33,7 +37,7 @@ def measure(work: str, rounds: int, names: Sequence[str] = tuple(CONTENDERS)) ->
                 # A turn takes its steps twice.
                 "compile_seconds": contender.first_seconds
                 - 2 * statistics.median(times[name]) * made.steps / 1e3,
-                "peak_mib": contender.peak_mib(),
+                "peak_mib": contender.peak_mib,
             }
             for name, contender in ready.items()
         }

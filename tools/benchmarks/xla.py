@@ -20,6 +20,11 @@ def _networks(layers: Any) -> dict[str, tuple[tuple[int, ...], list[Any]]]:
             (256,),
             [layers.Dense(256), layers.BatchNormalization(), layers.ReLU(), layers.Dropout(0.5)],
         ),
+        "random flip": ((16, 16, 8), [layers.RandomFlip(), layers.Flatten(), layers.Dense(64, "relu")]),
+        "random contrast": (
+            (16, 16, 3),
+            [layers.RandomContrast(0.5), layers.Flatten(), layers.Dense(64, "relu")],
+        ),
         "embedding": ((64, 0), [layers.Embedding(_TOKENS, 64), layers.GlobalAveragePooling1D()]),
         "LSTM": ((28, 28), [layers.LSTM(64)]),
         "GRU, bidirectional": ((28, 28), [layers.Bidirectional(layers.GRU(64))]),
@@ -53,13 +58,14 @@ def text(report: dict[str, Any]) -> str:
         chosen = "XLA" if row["rule"] else "no XLA"
         share = row["ratio"]["median"]
         wrong = "" if (share < 1) == row["rule"] or 0.9 < share < 1.1 else "  (slower)"
+        wrong += "" if row["compiles"] else "  (XLA cannot compile it)"
         times = f"{row['xla']['median']:10.2f}{row['no_xla']['median']:10.2f}{share:14.2f}"
         lines.append(f"{name:40}{times}   {chosen}{wrong}")
     return "\n".join(lines)
 
 
 def _row(keras: Any, shape: tuple[int, ...], layers: list[Any], rounds: int) -> dict[str, Any]:
-    from tf_lottery.training.loop import prefers_xla
+    from tf_lottery.training.loop import Loop, prefers_xla
 
     words, rng = shape[-1] == 0, np.random.default_rng(0)
     shape = shape[:-1] if words else shape
@@ -69,7 +75,8 @@ def _row(keras: Any, shape: tuple[int, ...], layers: list[Any], rounds: int) -> 
     model.compile(keras.optimizers.Adam(), loss, metrics=["accuracy"])
     x = rng.integers(0, _TOKENS, (1000, *shape)) if words else rng.random((1000, *shape), np.float32)
     y = rng.integers(0, 10, 1000)
-    runs = {jit: _run(model, (x, y), jit) for jit in (True, False)}
+    loops = {jit: Loop(model, (x, y), {}, batch_size=_BATCH, chunk=_STEPS, jit=jit) for jit in (True, False)}
+    runs = {jit: _run(loop) for jit, loop in loops.items()}
     times: dict[bool, list[float]] = {True: [], False: []}
     for number in range(rounds):
         # Every other round backwards: none comes always after the same one.
@@ -80,13 +87,11 @@ def _row(keras: Any, shape: tuple[int, ...], layers: list[Any], rounds: int) -> 
         "no_xla": spread(times[False]),
         "ratio": ratio(times[True], times[False]),
         "rule": prefers_xla(model),
+        "compiles": loops[True].jit,  # a loop goes on without XLA where it has to
     }
 
 
-def _run(model: Any, data: tuple[np.ndarray, np.ndarray], jit: bool) -> Callable[[], float]:
-    from tf_lottery.training.loop import Loop
-
-    loop = Loop(model, data, {}, batch_size=_BATCH, chunk=_STEPS, jit=jit)
+def _run(loop: Any) -> Callable[[], float]:
     batches = loop.order(0).batches(0, _STEPS)
 
     def run() -> float:

@@ -1,53 +1,27 @@
 """A trained ticket as a file that other programs open, held against the dense network in the same format."""
 
-import dataclasses
 import os
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
-import tensorflow as tf
+from typing import Any
 
 from tf_lottery import files, names, paths
 from tf_lottery.analysis import shipped, verdict
 from tf_lottery.analysis.findings import NOTHING_TRAINED, Findings
 from tf_lottery.analysis.shipped import Shipped
-from tf_lottery.experiments import models
+from tf_lottery.experiments import variants
 from tf_lottery.experiments.experiment import Experiment
-from tf_lottery.keras_api import exporting, masked_model, prunable
-from tf_lottery.keras_api.compaction import compact as compacted
-from tf_lottery.keras_api.exporting import FORMATS, INT8, Format
+from tf_lottery.keras_api.exporting import FORMATS
 from tf_lottery.training.history import TICKET
-from tf_lottery.training.inputs import Source
 from tf_lottery.training.recorded import Recorded
 from tf_lottery.training.recorded import compared as trained_networks
-from tf_lottery.training.streams import HostArrays, Stream
 
 _MEANINGS = """\
-Accuracy and milliseconds are those of the file's own runtime, here; 8 in 10 of {} rounds lie in the brackets.
-Faster, or slower, is what 9 in 10 rounds agree on, dense and the other in turn. Zeros alone make no network
-faster on dense hardware, which multiplies them too: they make files small."""
-
-
-class _Variant(NamedTuple):
-    """A network that becomes a file.
-
-    Attributes:
-        name: in the table.
-        model: what is written.
-        format: how.
-        keras_accuracy: of the network that it is a variant of, in Keras.
-        nonzero: its kernel weights that are not 0.
-    """
-
-    name: str
-    model: Any
-    format: Format
-    keras_accuracy: float
-    nonzero: int
+Accuracy and milliseconds are those of {runtime}, here; 8 in 10 of {rounds} rounds lie in the brackets.
+Faster, or slower, is what 9 in 10 rounds agree on, dense and the other in turn, and more than {clearly:.0%}.
+Zeros alone make no network faster on dense hardware, which multiplies them too: they make files small."""
 
 
 def analyze(
@@ -93,22 +67,22 @@ def analyze(
     place = paths.path(output or paths.path(folder) / "export").expanduser()
     asked, dense = _asked(networks, level, arm, replicate), _asked(networks, 0, TICKET, replicate)
     made = Experiment.of_run(folder)
-    _check_goes_together(made, format, compact, quantize, place)
-    variants = [_variant("dense", made, dense, made_by)]
+    _check_goes_together(made, format, compact, quantize, quantize_steps, place)
+    shown = [variants.plain("dense", made, dense, made_by)]
     if not asked.result.is_dense:
-        variants.append(_variant(asked.result.arm, made, asked, made_by))
+        shown.append(variants.plain(asked.result.arm, made, asked, made_by))
     if compact:
-        variants.append(_compacted(variants[-1]))
+        shown.append(variants.compacted(shown[-1]))
     if quantize:
-        variants.append(_quantized(variants[-1], made, replicate, quantize_steps))
-    stem = f"{paths.path(folder).absolute().name}_level_{asked.result.level:02d}_{arm}_replicate_{replicate}"
+        shown.append(variants.quantized(shown[-1], made, replicate, quantize_steps))
+    stem = f"{_name(folder)}_level_{asked.result.level:02d}_{arm}_replicate_{replicate}"
     stem += "_compacted" * compact + "_8_bit" * quantize
     with tempfile.TemporaryDirectory() as temporary:
-        paths_made = _write(variants, pathlib.Path(temporary), stem)
-        rows = list(_measured(variants, paths_made, made.data.test))
+        paths_made = variants.write(shown, pathlib.Path(temporary), stem)
+        rows = list(variants.measured(shown, paths_made, made.data.test))
         written = place / paths_made[-1].name
         _replace(paths_made[-1], written)
-    text = "\n\n".join(_text(asked, rows, format))
+    text = "\n\n".join(_text(asked, rows, format, made.config.data.input_scaling))
     told = {"format": format, "replicate": replicate, "level": asked.result.level, "arm": arm}
     return Findings(text, rows=[told | _row(each) for each in rows], files=[written])
 
@@ -138,7 +112,7 @@ def _there(networks: Sequence[Recorded]) -> Iterator[str]:
 
 
 def _check_goes_together(
-    made: Experiment, format: str, compact: bool, quantize: bool, place: paths.Path
+    made: Experiment, format: str, compact: bool, quantize: bool, quantize_steps: int, place: paths.Path
 ) -> None:
     if quantize and format != "tflite":
         raise ValueError(
@@ -148,6 +122,11 @@ def _check_goes_together(
         raise ValueError(
             "TF-MOT quantizes tf_keras models, and this run is of Keras 3: leave out --quantize, or make one "
             "by 'tf-lottery run --config.flavour=tf_keras'."
+        )
+    if quantize and quantize_steps < 1:
+        raise ValueError(
+            "Quantized networks are trained for 1 step or more: --quantize_steps=1000. "
+            f"Received: {quantize_steps}."
         )
     if compact and format == "safetensors":
         raise ValueError(
@@ -161,78 +140,16 @@ def _check_goes_together(
         )
 
 
-def _variant(name: str, made: Experiment, network: Recorded, written_by: Format) -> _Variant:
-    model = models.plain(made.config, made.data)
-    weights = {path: array for path, array in network.end().items() if masked_model.is_weight(path)}
-    exporting.fill(model, weights)
-    accuracy = shipped.accuracy(exporting.compiled(model), made.data.test)
-    return _Variant(name, model, written_by, accuracy, _nonzero(model))
-
-
-def _compacted(variant: _Variant) -> _Variant:
-    model, _ = compacted(variant.model)
-    return variant._replace(name=f"compacted {variant.name}", model=model, nonzero=_nonzero(model))
-
-
-def _quantized(variant: _Variant, made: Experiment, replicate: int, steps: int) -> _Variant:
-    from tf_lottery.keras_api import flavour, quantization
-
-    config = made.config
-    keras = flavour.keras_module(config.flavour)
-    rate = config.train.learning_rate / 10
-    train = dataclasses.replace(config.train, learning_rate=rate, warmup_steps=0, decay_steps=())
-    model = quantization.quantized(
-        variant.model,
-        _batches(made.data.train, config.train.batch_size, steps, config.seed, replicate, "quantize"),
-        steps=steps,
-        optimizer=models.optimizer(train, keras),
-        loss=models.loss(train, keras, made.data.classes),
-    )
-    return variant._replace(name=f"8-bit {variant.name}", model=model, format=INT8)
-
-
-def _batches(train: Source, batch_size: int, steps: int, *key: int | str) -> Iterator[tuple[Any, ...]]:
-    order = (train if isinstance(train, Stream) else HostArrays(train, batch_size)).order(*key)
-    for step in range(steps):
-        (batch,) = order.batches(step, 1)
-        yield tf.nest.map_structure(lambda stacked: stacked[0], batch)
-
-
-def _nonzero(model: Any) -> int:
-    kernels = prunable.prunable_slots(model).values()
-    return sum(np.count_nonzero(slot.variable.numpy()) for slot in kernels)
-
-
-def _write(variants: Sequence[_Variant], folder: pathlib.Path, stem: str) -> list[pathlib.Path]:
-    """Writes each into a folder of its own, under the name that the last one is to have."""
-    written = []
-    for number, variant in enumerate(variants):
-        written.append(folder / str(number) / f"{stem}{variant.format.suffix}")
-        written[-1].parent.mkdir()
-        variant.format.write(variant.model, written[-1])
-    return written
-
-
-def _measured(
-    variants: Sequence[_Variant], written: Sequence[pathlib.Path], test: Source
-) -> Iterator[Shipped]:
-    opened = {each.name: each.format.open(path, each.model) for each, path in zip(variants, written)}
-    latencies = shipped.latencies(opened, shipped.inputs(test))
-    kernels = prunable.prunable_slots(variants[0].model).values()
-    weights = sum(int(np.prod(slot.variable.shape)) for slot in kernels)
-    for variant, path in zip(variants, written):
-        yield Shipped(
-            variant.name,
-            variant.nonzero / weights,
-            *shipped.sizes(path),
-            latencies[variant.name],
-            shipped.accuracy(opened[variant.name], test),
-            variant.keras_accuracy,
-        )
+def _name(folder: str | os.PathLike[str]) -> str:
+    # Normalized: ".." is the name of no run.
+    return os.path.basename(os.path.normpath(paths.path(folder).absolute()))
 
 
 def _replace(made: pathlib.Path, target: paths.Path) -> None:
-    """Puts what was made in the place of `target`, whole or not at all; a folder is away for a moment."""
+    """Puts what was made in the place of `target`, whole or not at all; a folder is away for a moment.
+
+    If that cannot be done, or one is interrupted, what was there comes back.
+    """
     if made.is_file():
         with files.replacing(target) as file:
             file.write(made.read_bytes())
@@ -243,18 +160,15 @@ def _replace(made: pathlib.Path, target: paths.Path) -> None:
         shutil.copytree(made, new)
         if target.exists():
             target.rename(old)
-        try:
-            new.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
+        new.rename(target)
     finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
         for folder in (new, old):
             paths.remove_tree(folder)
 
 
-def _text(asked: Recorded, rows: Sequence[Shipped], format: str) -> Iterator[str]:
+def _text(asked: Recorded, rows: Sequence[Shipped], format: str, input_scaling: str) -> Iterator[str]:
     result = asked.result
     lines = [
         f"Level {result.level} of arm {result.arm!r}, replicate {result.replicate}, as {format}. Its weights "
@@ -266,10 +180,11 @@ def _text(asked: Recorded, rows: Sequence[Shipped], format: str) -> Iterator[str
             "are not kept by a run"
         )
     yield ":\n".join(lines) + "."
+    yield f"Its inputs are scaled as the run's are: --config.data.input_scaling={input_scaling}."
     yield shipped.table(rows)
     if len(rows) > 1:
         yield shipped.sentences(rows[0], rows[1:])
-    yield _MEANINGS.format(shipped.ROUNDS)
+    yield _MEANINGS.format(runtime=FORMATS[format].runtime, rounds=shipped.ROUNDS, clearly=shipped.CLEARLY)
 
 
 def _row(each: Shipped) -> Mapping[str, Any]:
