@@ -111,6 +111,9 @@ def test_xla_is_left_out_where_a_layer_of_keras_3_draws_on_a_cpu(rate):
     ):
         assert _prefers_xla(keras, make(keras.layers)) == (rate == 0)
         assert _prefers_xla(tf_keras, make(tf_keras.layers))
+    for module in (keras, tf_keras):
+        flipping = module.Sequential([module.layers.Input((8, 8, 1)), module.layers.RandomFlip()])
+        assert prefers_xla(flipping) == (module is tf_keras)
     inputs = keras.Input((8, 8))
     attending = keras.layers.MultiHeadAttention(2, 4, dropout=rate)(inputs, inputs)
     assert prefers_xla(keras.Model(inputs, attending)) == (rate == 0)

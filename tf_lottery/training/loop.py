@@ -235,8 +235,9 @@ def prefers_xla(model: Any) -> bool:
     """Whether XLA can be had and pays: on GPU and TPU, and on CPU where it slows no layer down.
 
     On CPU, XLA compiles to naive code, several times slower than TensorFlow's own kernels, the
-    gradients of convolutions, the random numbers that layers of Keras 3 draw, and LSTM and GRU of
-    tf_keras. Where a layer of Keras 3 says that it cannot be compiled, the model goes without.
+    gradients of convolutions, the random numbers that layers of Keras 3 draw (one for an image is drawn
+    again for each pixel that it is used for), and LSTM and GRU of tf_keras. Where a layer of Keras 3 says
+    that it cannot be compiled, the model goes without.
     """
     layers = list(model._flatten_layers())
     if not all(getattr(layer, "supports_jit", True) for layer in layers):
@@ -250,7 +251,7 @@ def _is_slow_in_xla(layer: Any) -> bool:
     convolves = any("Conv" in kind.__name__ for kind in type(layer).__mro__)
     # Cells always have a generator, for the dropout that they may have.
     rates = [getattr(layer, name) for name in ("dropout", "recurrent_dropout") if hasattr(layer, name)]
-    draws = getattr(layer, "seed_generator", None) is not None and (not rates or any(rates))
+    draws = bool(getattr(layer, "_seed_generators", [])) and (not rates or any(rates))
     # A gradient through the function that cuDNN could stand in for, which lists of tensors go in and out of.
     return convolves or draws or getattr(layer, "_could_use_gpu_kernel", False)
 
