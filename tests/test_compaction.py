@@ -184,14 +184,19 @@ def test_what_masks_hang_on_stays(keras):
     words = keras.Input((5,), dtype="int32")
     x = keras.layers.Embedding(9, 6, mask_zero=True, name="embedding")(words)
     x = keras.layers.Dense(6, name="fc")(x)
-    x = keras.layers.Multiply()([x, keras.layers.Dense(6, name="other")(x)])
-    model = fill(keras.Model(words, keras.layers.LSTM(4, name="lstm")(x)))
+    numbers = keras.Input((5, 2))
+    x = keras.layers.Maximum()([x, keras.layers.Dense(6, name="other")(x)])
+    one_side = keras.layers.Multiply()([x, keras.layers.Dense(6, name="unmasked")(numbers)])
+    outputs = [keras.layers.LSTM(4, name="lstm")(x), keras.layers.Dense(3, name="output")(one_side)]
+    outputs = keras.layers.Concatenate()([outputs[0], keras.layers.Flatten()(outputs[1])])
+    model = fill(keras.Model([words, numbers], outputs))
     mask = {path: np.ones(shape, bool) for path, shape in MaskedModel(model).shapes.items()}
     mask["fc/kernel"][:2] = mask["other/kernel"][:2] = False  # inputs that nobody hears
-    mask["fc/kernel"][:, 1] = mask["other/kernel"][:, 1] = False  # constants
+    for path in ("fc/kernel", "other/kernel", "unmasked/kernel"):
+        mask[path][:, 1] = False  # constants
     tf_lottery.apply_mask(model, mask)
     x = np.random.default_rng(0).integers(0, 3, (10, 5))  # 0 in the middle and at the end
-    check(model, x)
+    check(model, [x, images(10, 5, 2)])
 
 
 def test_a_batch_norm_that_is_called_twice_is_cut_for_none(keras):
@@ -209,10 +214,11 @@ def test_what_a_layer_has_adapted_to_is_kept(keras):
     normalizing = keras.layers.Normalization(name="normalizing")
     normalizing.adapt(5 + 3 * images(100, 4))
     inside = keras.Sequential([keras.Input((4,)), normalizing], name="inside")
-    for first in (normalizing, inside):
-        model = keras.Sequential(
-            [keras.Input((4,)), first, keras.layers.Dense(6, "relu"), keras.layers.Dense(2)]
-        )
+    bins = keras.layers.Discretization(num_bins=4)
+    bins.adapt(5 + 3 * images(100, 4))
+    layers = keras.layers
+    for first in ([normalizing], [inside], [bins, layers.Embedding(5, 3), layers.Flatten()]):
+        model = keras.Sequential([keras.Input((4,)), *first, layers.Dense(6, "relu"), layers.Dense(2)])
         for layer in model.layers[1:]:
             layer.set_weights([images(*weights.shape) for weights in layer.get_weights()])
         check(model, 5 + 3 * images(9, 4))
@@ -229,10 +235,25 @@ def test_functions_of_ones_own_with_names_of_keras(keras):
     ]
     check(thin(fill(keras.Sequential([keras.Input((4,)), *layers])), density=0.6), images(9, 4))
 
+    def twice(x):
+        return 2 * x
 
-def test_calls_in_training_mode_stay(keras):
-    inputs = keras.Input((4,))
-    x = keras.layers.BatchNormalization(name="norm")(keras.layers.Dense(6, name="fc")(inputs), training=True)
+    inside = keras.Sequential(
+        [keras.Input((3, 4)), keras.layers.TimeDistributed(keras.layers.Dense(5, relu))]
+    )
+    layers = [inside, keras.layers.LSTM(4, activation=relu), keras.layers.Dense(2, twice)]
+    model = keras.Sequential([keras.Input((3, 4)), *layers])
+    check(thin(fill(model), density=0.6), images(9, 3, 4))
+
+
+@pytest.mark.parametrize("training", [True, 1, "by place"])
+def test_calls_in_training_mode_stay(keras, training):
+    inputs, norm = keras.Input((4,)), keras.layers.BatchNormalization(name="norm")
+    x = keras.layers.Dense(6, name="fc")(inputs)
+    if training == "by place" and keras.__name__ == "tf_keras":  # which Keras 3 refuses
+        x = norm(x, True)
+    else:
+        x = norm(x, training=bool(training) if training == "by place" else training)
     model = fill(keras.Model(inputs, keras.layers.Dense(2, name="output")(x)))
     mask = {path: np.ones(shape, bool) for path, shape in MaskedModel(model).shapes.items()}
     mask["fc/kernel"][:, 0] = False

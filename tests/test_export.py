@@ -252,7 +252,10 @@ def test_the_help(capsys):
         (["--compact", "--format=safetensors"], "--compact --format=keras, savedmodel or tflite."),
         (["--format=savedmodel", "--output=ram://exported"], "--output=exported"),
         (["--quantize", "--format=tflite", "--quantize_steps=0"], "--quantize_steps=1000. Received: 0."),
-        (["--level=4", "--compact", "--quantize", "--format=tflite"], "Leave out --compact."),
+        (
+            ["--level=4", "--compact", "--quantize", "--format=tflite"],
+            "Leave out --quantize, or try without --compact.",
+        ),
     ],
 )
 def test_words_that_do_not_go_together(tf_keras_run, words, message, capsys):

@@ -124,13 +124,13 @@ def main(words: list[str]) -> None:
         raise app.UsageError(f"Name one command: {', '.join(_COMMANDS)}.")
     try:
         machine = _machine()
-        # Opened first: what cannot be written is said before the work, which may take an hour.
-        with open(_JSON.value or os.devnull, "a") as file:
-            report, text = _COMMANDS[words[1]]()
-            versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-            print(f"{text}\n\n{machine['processor']}, {machine['cores']} cores; {versions}", flush=True)
-            if _JSON.value:
-                file.truncate(0)
+        if _JSON.value:  # what cannot be written is said before the work, which may take an hour
+            open(_JSON.value, "a").close()
+        report, text = _COMMANDS[words[1]]()
+        versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+        print(f"{text}\n\n{machine['processor']}, {machine['cores']} cores; {versions}", flush=True)
+        if _JSON.value:
+            with open(_JSON.value, "w") as file:
                 json.dump({"machine": machine, **report}, file, indent=2)
     except (ValueError, OSError) as error:
         sys.exit(f"benchmark: {error}")

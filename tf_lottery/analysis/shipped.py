@@ -175,7 +175,8 @@ def sentences(dense: Shipped, others: Sequence[Shipped]) -> str:
     """Says what got smaller and what got faster, a line for each of `others`.
 
     Faster, or slower, is what 9 in 10 rounds agree on, each round's time being held against that of dense in
-    the same round, and what is so by more than `CLEARLY`; smaller or larger is what is so by that.
+    the same round, and what is so by more than `CLEARLY` at the median; as fast is what is within that at
+    the median. Smaller or larger is what is so by more than `CLEARLY`.
 
     Example:
         >>> def made(name, size, gzipped, ms):
@@ -196,7 +197,7 @@ faster.
 
 
 def _smaller(ratio: float) -> str:
-    if abs(ratio - 1) < CLEARLY:
+    if abs(ratio - 1) <= CLEARLY:
         return "as large"
     return f"{1 / ratio:.1f} times smaller" if ratio < 1 else f"{ratio:.1f} times larger"
 

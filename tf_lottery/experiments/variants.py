@@ -39,7 +39,7 @@ class Variant(NamedTuple):
 
 
 def plain(name: str, made: Experiment, network: Recorded, written_by: Format) -> Variant:
-    """Returns a network of a run without masks, wrappers and training, with the weights of its end."""
+    """Returns a network of a run as a plain model, with the weights that it had when training ended."""
     model = models.plain(made.config, made.data)
     weights = {path: array for path, array in network.end().items() if masked_model.is_weight(path)}
     exporting.fill(model, weights)
@@ -75,8 +75,8 @@ def quantized(variant: Variant, made: Experiment, replicate: int, steps: int) ->
             loss=models.loss(train, keras, made.data.classes),
         )
     except quantization.Refused as error:
-        advice = "--compact" if variant.name.startswith("compacted") else "--quantize"
-        raise ValueError(f"{error} Leave out {advice}.") from error
+        advice = ", or try without --compact" if variant.name.startswith("compacted") else ""
+        raise ValueError(f"{error} Leave out --quantize{advice}.") from error
     return variant._replace(name=f"8-bit {variant.name}", model=model, format=INT8)
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from tf_lottery.keras_api.graph import Call, is_masked
+from tf_lottery.keras_api.graph import Call
 
 _WEIGH = ("Dense", "Conv1D", "Conv2D", "Conv3D")
 _MERGE = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
+_MERGING_OPERATIONS = ("add", "subtract", "multiply", "maximum", "minimum")
 _COMPUTE = ("Activation", "ReLU", "LeakyReLU", "ELU", "BatchNormalization")
 _DROP = ("Dropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization")
 _POOL = (
@@ -84,7 +85,7 @@ def carried(keras: ModuleType, call: Call, inputs: list[tuple[int | None, ...]])
     own = tuple(map(np.arange, channels))
     if _merges(keras, layer, len(inputs)) and set(channels) == {call.outputs[0].shape[-1]}:
         # Where one side is masked Keras 3 leaves it out: what comes of constants is none.
-        return None if is_masked(call.outputs[0]) else Carried(own, computes=True)
+        return None if call.is_masked else Carried(own, computes=True)
     if _is_one_of(keras, layer, ("Concatenate",)) and layer.axis in (-1, len(inputs[0]) - 1):
         return Carried(_side_by_side(channels))
     if len(inputs) != 1:
@@ -99,12 +100,12 @@ def carried(keras: ModuleType, call: Call, inputs: list[tuple[int | None, ...]])
 
 def _merges(keras: ModuleType, layer: Any, inputs: int) -> bool:
     # `x + y` of two tensors; of one and a constant, it may be another at each place.
-    return _is_one_of(keras, layer, _MERGE) or (inputs == 2 and _operation(layer) in map(str.lower, _MERGE))
+    return _is_one_of(keras, layer, _MERGE) or (inputs == 2 and _operation(layer) in _MERGING_OPERATIONS)
 
 
 def _operation(layer: Any) -> str:
     """Returns the name of what is no layer but a function of tensors, such as `"add"` of `x + y`."""
-    if hasattr(layer, "symbol"):  # tf_keras
+    if type(layer).__name__ == "TFOpLambda":  # tf_keras
         return str(layer.symbol).rpartition(".")[2]
     is_operation = type(layer).__module__.startswith("keras.src.ops.")
     return type(layer).__name__.lower() if is_operation else ""

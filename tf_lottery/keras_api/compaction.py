@@ -93,7 +93,7 @@ class _Maker:
                 made, kept[paths[id(call.layer.kernel)]] = self._weigh(call, tensors)
             else:
                 if id(call.layer) not in copies:
-                    copies[id(call.layer)] = _copy(call.layer)
+                    copies[id(call.layer)] = self._copy(call.layer)
                 made = call.again(copies[id(call.layer)], tensors)
                 self._fill(copies[id(call.layer)], call)
             tensors.update(zip(map(id, call.outputs), made, strict=True))
@@ -122,8 +122,9 @@ class _Maker:
         bias = weights.bias(self._needed.constants[source], heard)[units]
         size = {"units" if hasattr(call.layer, "units") else "filters": len(units)}
         zeros = {"kernel_initializer": "zeros", "bias_initializer": "zeros"}  # which draw nothing
-        layer = _copy(call.layer, use_bias=bool(call.layer.use_bias or bias.any()), **size, **zeros)
+        layer = self._copy(call.layer, use_bias=bool(call.layer.use_bias or bias.any()), **size, **zeros)
         made = call.again(layer, {source: given})
+        _hand_on_activations(call.layer, layer)
         kernel = (weights.kernel * heard[:, None])[..., inputs[:, None], units]
         layer.set_weights([kernel, bias][: 1 + layer.use_bias])
         return made, (inputs, units)
@@ -137,25 +138,38 @@ class _Maker:
         if hasattr(copy, "get_weights"):
             kept = self._needed.kept_of(call) if self._needed.carried[call] else ...
             copy.set_weights([weight[kept] for weight in call.layer.get_weights()])
+            _hand_on_activations(call.layer, copy)
             for layer in copy._flatten_layers():
-                if hasattr(layer, "finalize_state"):  # of what `adapt` has found
+                # What `adapt` found lies in weights, and is used from elsewhere.
+                if hasattr(layer, "finalize_state") and layer.weights:
                     layer.finalize_state()
 
+    def _copy(self, layer: Any, **changed: Any) -> Any:
+        """Returns a layer of the same config, but for what is changed; an operation as it is."""
+        if not hasattr(layer, "get_weights"):
+            return layer
+        if any(hasattr(each, "get_vocabulary") for each in layer._flatten_layers()):
+            raise TypeError(f"The layer {layer.name!r} keeps a vocabulary: compact the model behind it.")
+        functions = [function for found in _activations(layer) for function in found.values()]
+        try:
+            with self._keras.saving.custom_object_scope({each.__name__: each for each in functions}):
+                return type(layer).from_config({**layer.get_config(), **changed})
+        except Exception as error:  # whatever one's own class raises
+            raise TypeError(
+                f"The layer {layer.name!r} of the class {type(layer).__name__} cannot be made again from its "
+                f"config: {error}"
+            ) from error
 
-def _copy(layer: Any, **changed: Any) -> Any:
-    """Returns a layer of the same config, but for what is changed; an operation without weights itself."""
-    if not hasattr(layer, "get_weights"):
-        return layer
-    if any(hasattr(each, "get_vocabulary") for each in layer._flatten_layers()):
-        raise TypeError(f"The layer {layer.name!r} keeps a vocabulary: compact the model behind it.")
-    try:
-        config = layer.get_config()
-        # In a config a function is its name alone, which may be that of one of Keras.
-        own = {name: getattr(layer, name, None) for name in config if name.endswith("activation")}
-        own = {name: value for name, value in own.items() if isinstance(value, types.FunctionType)}
-        return type(layer).from_config({**config, **own, **changed})
-    except Exception as error:  # whatever one's own class raises
-        raise TypeError(
-            f"The layer {layer.name!r} of the class {type(layer).__name__} cannot be made again from its "
-            f"config: {error}"
-        ) from error
+
+def _activations(layer: Any) -> list[dict[str, Any]]:
+    """Returns the functions that each layer in a layer has as activations, by attribute."""
+    names = ("activation", "recurrent_activation")
+    found = [{name: vars(each).get(name) for name in names} for each in layer._flatten_layers()]
+    return [{k: v for k, v in each.items() if isinstance(v, types.FunctionType)} for each in found]
+
+
+def _hand_on_activations(layer: Any, copy: Any) -> None:
+    # In a config a function is its name alone, which one's own may share with one of Keras.
+    for each, found in zip(copy._flatten_layers(), _activations(layer), strict=True):
+        for name, function in found.items():
+            setattr(each, name, function)

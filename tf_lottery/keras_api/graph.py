@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -15,19 +16,25 @@ class Call:
         layer: what was called; in Keras 3 it may be an operation such as `keras.ops.add`.
         inputs: ids of the symbolic tensors that it was called with.
         outputs: the symbolic tensors that came of it.
+        is_masked: whether Keras hands a mask on with one of its inputs.
     """
 
     layer: Any
     inputs: tuple[int, ...]
     outputs: tuple[Any, ...]
+    is_masked: bool
     _node: Any
 
     @property
     def is_training(self) -> bool:
         """Whether the model has it called with `training=True`, in inference too."""
-        has_arguments = hasattr(self._node, "arguments")  # Keras 3
-        named = self._node.arguments.kwargs if has_arguments else self._node.call_kwargs
-        return named.get("training") is True
+        if hasattr(self._node, "arguments"):  # Keras 3
+            given, named = self._node.arguments.args, self._node.arguments.kwargs
+        else:
+            given, named = self._node.call_args, self._node.call_kwargs
+        training = named.get("training")
+        is_named = isinstance(training, int | np.bool_) and bool(training)
+        return is_named or any(each is True for each in given[1:])
 
     def again(self, layer: Any, tensors: Mapping[int, Any]) -> list[Any]:
         """Calls a layer in its place, with other tensors; returns what comes of it as `outputs`.
@@ -72,4 +79,5 @@ def calls(graph: Any) -> Iterator[Call]:
                 layer = node.operation if hasattr(node, "operation") else node.layer
                 inputs = node.keras_inputs if hasattr(node, "keras_inputs") else node.input_tensors
                 outputs = tf.nest.flatten(node.output_tensors)
-                yield Call(layer, tuple(map(id, inputs)), tuple(outputs), node)
+                is_masked_one = any(map(is_masked, inputs))
+                yield Call(layer, tuple(map(id, inputs)), tuple(outputs), is_masked_one, node)

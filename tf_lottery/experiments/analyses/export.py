@@ -20,8 +20,9 @@ from tf_lottery.training.recorded import compared as trained_networks
 
 _MEANINGS = """\
 Accuracy and milliseconds are those of {runtime}, here; 8 in 10 of {rounds} rounds lie in the brackets.
-Faster, or slower, is what 9 in 10 rounds agree on, dense and the other in turn, and more than {clearly:.0%}.
-Zeros alone make no network faster on dense hardware, which multiplies them too: they make files small."""
+Faster, or slower, is what 9 in 10 rounds agree on, dense and the other in turn, and by over {clearly:.0%} at
+the median; as fast is what is within {clearly:.0%} there. Zeros alone make no network faster on dense
+hardware, which multiplies them too: they make files small."""
 
 
 def analyze(
@@ -56,8 +57,8 @@ def analyze(
             the run directory.
 
     Raises:
-        ValueError: there is no such network or format, what is asked for does not go together, or TF-MOT
-            cannot quantize the network.
+        ValueError: there is no such network or format, what is asked for does not go together, TF-MOT
+            cannot quantize the network, or TFLite cannot hold it.
         OSError: the file cannot be written.
     """
     made_by = names.find(format, FORMATS, "format")
