@@ -35,7 +35,7 @@ class Contender:
         Raises:
             Failed: it cannot, or its process died.
         """
-        with contextlib.suppress(BrokenPipeError):  # one that died may have said why
+        with contextlib.suppress(ConnectionError):  # one that died may have said why
             self._connection.send(self._steps)
         seconds, self.peak_mib = _received(self._connection)
         return seconds / self._steps * 1e3
@@ -72,7 +72,7 @@ class Failed(Exception):
 def _received(connection: Connection) -> Any:
     try:
         kind, value = connection.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, ConnectionError):
         raise Failed("its process died") from None
     if kind == "failed":
         raise Failed(value)
