@@ -124,7 +124,7 @@ class _Maker:
         zeros = {"kernel_initializer": "zeros", "bias_initializer": "zeros"}  # which draw nothing
         layer = self._copy(call.layer, use_bias=bool(call.layer.use_bias or bias.any()), **size, **zeros)
         made = call.again(layer, {source: given})
-        _hand_on_activations(call.layer, layer)
+        self._hand_on_activations(call.layer, layer)
         kernel = (weights.kernel * heard[:, None])[..., inputs[:, None], units]
         layer.set_weights([kernel, bias][: 1 + layer.use_bias])
         return made, (inputs, units)
@@ -138,7 +138,7 @@ class _Maker:
         if hasattr(copy, "get_weights"):
             kept = self._needed.kept_of(call) if self._needed.carried[call] else ...
             copy.set_weights([weight[kept] for weight in call.layer.get_weights()])
-            _hand_on_activations(call.layer, copy)
+            self._hand_on_activations(call.layer, copy)
             for layer in copy._flatten_layers():
                 # What `adapt` found lies in weights, and is used from elsewhere.
                 if hasattr(layer, "finalize_state") and layer.weights:
@@ -150,26 +150,31 @@ class _Maker:
             return layer
         if any(hasattr(each, "get_vocabulary") for each in layer._flatten_layers()):
             raise TypeError(f"The layer {layer.name!r} keeps a vocabulary: compact the model behind it.")
-        functions = [function for found in _activations(layer) for function in found.values()]
+        own = {name for found in self._own_activations(layer) for name in found}
         try:
-            with self._keras.saving.custom_object_scope({each.__name__: each for each in functions}):
-                return type(layer).from_config({**layer.get_config(), **changed})
+            config = layer.get_config()
+            # Until they are handed on: what a config says of them does not lead back to them.
+            linear = dict.fromkeys(own & config.keys(), "linear")
+            return type(layer).from_config({**config, **linear, **changed})
         except Exception as error:  # whatever one's own class raises
             raise TypeError(
                 f"The layer {layer.name!r} of the class {type(layer).__name__} cannot be made again from its "
                 f"config: {error}"
             ) from error
 
+    def _own_activations(self, layer: Any) -> list[dict[str, Any]]:
+        """Returns for each layer in a layer the attributes that are activations, and not of Keras."""
+        return [
+            {
+                name: function
+                for name in ("activation", "recurrent_activation")
+                if isinstance(function := vars(each).get(name), types.FunctionType)
+                and function is not getattr(self._keras.activations, function.__name__, None)
+            }
+            for each in layer._flatten_layers()
+        ]
 
-def _activations(layer: Any) -> list[dict[str, Any]]:
-    """Returns the functions that each layer in a layer has as activations, by attribute."""
-    names = ("activation", "recurrent_activation")
-    found = [{name: vars(each).get(name) for name in names} for each in layer._flatten_layers()]
-    return [{k: v for k, v in each.items() if isinstance(v, types.FunctionType)} for each in found]
-
-
-def _hand_on_activations(layer: Any, copy: Any) -> None:
-    # In a config a function is its name alone, which one's own may share with one of Keras.
-    for each, found in zip(copy._flatten_layers(), _activations(layer), strict=True):
-        for name, function in found.items():
-            setattr(each, name, function)
+    def _hand_on_activations(self, layer: Any, copy: Any) -> None:
+        for each, own in zip(copy._flatten_layers(), self._own_activations(layer), strict=True):
+            for name, function in own.items():
+                setattr(each, name, function)
