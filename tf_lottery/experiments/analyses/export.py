@@ -20,8 +20,8 @@ from tf_lottery.training.recorded import compared as trained_networks
 
 _MEANINGS = """\
 Accuracy and milliseconds are those of {runtime}, here; 8 in 10 of {rounds} rounds lie in the brackets.
-Faster, or slower, is what 9 in 10 rounds agree on, dense and the other in turn, and by over {clearly:.0%} at
-the median; as fast is what is within {clearly:.0%} there. Zeros alone make no network faster on dense
+Faster, or slower, is what 9 in 10 rounds agree on, dense and the other in turn, and by over {clearly} at
+the median; as fast is what is within {clearly} there. Zeros alone make no network faster on dense
 hardware, which multiplies them too: they make files small."""
 
 
@@ -185,7 +185,9 @@ def _text(asked: Recorded, rows: Sequence[Shipped], format: str, input_scaling: 
     yield shipped.table(rows)
     if len(rows) > 1:
         yield shipped.sentences(rows[0], rows[1:])
-    yield _MEANINGS.format(runtime=FORMATS[format].runtime, rounds=shipped.ROUNDS, clearly=shipped.CLEARLY)
+    yield _MEANINGS.format(
+        runtime=FORMATS[format].runtime, rounds=shipped.ROUNDS, clearly=f"{100 * shipped.CLEARLY:.0f} %"
+    )
 
 
 def _row(each: Shipped) -> Mapping[str, Any]:
