@@ -54,11 +54,12 @@ class Needed:
         self.calls = list(graph.calls(model))
         tensors = [*model.inputs, *(tensor for call in self.calls for tensor in call.outputs)]
         self._shapes = {id(tensor): tuple(tensor.shape) for tensor in tensors}
-        self._times = times = collections.Counter(id(call.layer) for call in self.calls)
+        times = collections.Counter(id(call.layer) for call in self.calls)
+        self._shared = {i for i, count in times.items() if count > 1}  # ids of layers with several calls
         self.weights = {
             call: Weights(call.layer)
             for call in self.calls
-            if times[id(call.layer)] == 1 and channels.weighs(keras, call.layer)
+            if id(call.layer) not in self._shared and channels.weighs(keras, call.layer)
         }
         self.carried = {call: self._carries(call) for call in self.calls}
         counts = {i: (shape[-1] or 1) if shape else 1 for i, shape in self._shapes.items()}
@@ -80,7 +81,7 @@ class Needed:
 
     def _carries(self, call: Call) -> channels.Carried | None:
         # What is cut for one call of a layer with weights is cut for all.
-        is_shared = self._times[id(call.layer)] > 1 and getattr(call.layer, "weights", [])
+        is_shared = id(call.layer) in self._shared and getattr(call.layer, "weights", [])
         if call in self.weights or is_shared or len(call.outputs) != 1:
             return None
         return channels.carried(self._keras, call, [self._shapes[i] for i in call.inputs])
